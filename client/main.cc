@@ -1,0 +1,93 @@
+// superlifter: the client. Parses the command line, runs one command, returns its exit code.
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <string>
+#include <thread>
+#include <variant>
+
+#include "client/inspect.h"
+#include "client/options.h"
+#include "client/progress.h"
+#include "client/puller.h"
+#include "client/verify.h"
+#include "core/base/clock.h"
+
+namespace {
+
+using namespace superlifter::client;  // NOLINT(google-build-using-namespace): main only.
+
+// Set once by a signal; everything that waits looks at it.
+std::atomic<bool> stop = false;
+
+// The first signal asks for an orderly end, a second one ends at once (the default action is back).
+void on_signal(int) { stop.store(true); }
+
+void catch_signals() {
+  struct sigaction action{};
+  action.sa_handler = on_signal;
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    sigaction(number, &action, nullptr);
+  }
+  signal(SIGPIPE, SIG_IGN);
+}
+
+ExitCode run(const PullOptions& options, superlifter::Clock& clock) {
+  // Modes are the source's, exactly; what is built before it has its mode is created private.
+  umask(0);
+  Progress progress(clock, make_renderer(options.output, STDERR_FILENO));
+  const PullResult result = pull(options, progress, clock, stop);
+  progress.finish(result.exit_code == ExitCode::kOk ? result.stats.summary() : "");
+  std::string text;
+  if (options.stats == StatsFormat::kHuman) text = result.stats.to_text();
+  if (options.stats == StatsFormat::kJson) text = result.stats.to_json() + "\n";
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  if (std::fflush(stdout) != 0 && result.exit_code == ExitCode::kOk) return ExitCode::kFileIo;
+  return result.exit_code;
+}
+
+ExitCode run(const VerifyOptions& options, superlifter::Clock& clock) {
+  Progress progress(clock, make_renderer(options.output, STDERR_FILENO));
+  const VerifyResult result = verify(options, progress, stop);
+  std::string summary;
+  if (result.exit_code == ExitCode::kOk) {
+    summary = "verified " + std::to_string(result.files) + " files, " +
+              std::to_string(result.bytes) + " bytes: all as pulled";
+    if (result.without_digest > 0) {
+      summary += "; " + std::to_string(result.without_digest) + " files have no digest yet";
+    }
+  } else if (result.exit_code == ExitCode::kPartial) {
+    summary = std::to_string(result.problems) + " problems; " + std::to_string(result.files) +
+              " files are as pulled";
+  }
+  progress.finish(summary);
+  return result.exit_code;
+}
+
+ExitCode run(const ModulesOptions& options, superlifter::Clock& clock) {
+  return list_modules(options, clock, stop);
+}
+ExitCode run(const ListOptions& options, superlifter::Clock& clock) {
+  return list_entries(options, clock, stop);
+}
+ExitCode run(const CatOptions& options, superlifter::Clock& clock) {
+  return print_file(options, clock, stop);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const CommandLine line = parse_command_line(argc, argv);
+  std::fputs(line.out.c_str(), stdout);
+  std::fputs(line.err.c_str(), stderr);
+  if (!line.command) return static_cast<int>(line.exit_code);
+  catch_signals();
+  superlifter::SystemClock clock;
+  const ExitCode code =
+      std::visit([&](const auto& options) { return run(options, clock); }, *line.command);
+  return static_cast<int>(code);
+}

@@ -1,0 +1,74 @@
+// Staging: the private directory beside a pulled tree.
+//
+//   DEST/.superlifter/lock               flock'd while a pull runs; holds the puller's pid
+//   DEST/.superlifter/state.generation   the last pull, in the catalog's format
+//   DEST/.superlifter/stage/             files being built, same file system as DEST
+//
+// A staged file whose digest is known beforehand is named by it ("<32 hex>-<size>.<n>") from its first
+// byte on and grows from front to back, so a killed run needs no journal: the next one finds the whole
+// ones, checks them, and continues the partial ones where they end. Everything else in stage/ is left
+// over and swept.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "core/base/result.h"
+#include "core/base/unique_fd.h"
+#include "core/hash/digest.h"
+
+namespace superlifter::client {
+
+constexpr std::string_view kStateDirectory = ".superlifter";
+constexpr const char* kStateFile = "state.generation";
+
+class Staging {
+ public:
+  // Makes what is missing below the directory fd (borrowed) and takes the lock. kBusy names the pid
+  // that holds it; kIo when DEST cannot be written.
+  [[nodiscard]] static Result<Staging> open(int destination_fd);
+
+  ~Staging();
+  Staging(Staging&&) noexcept;
+  Staging& operator=(Staging&&) noexcept;
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  int state_fd() const { return state_.get(); }  // DEST/.superlifter
+  int stage_fd() const { return stage_.get(); }  // DEST/.superlifter/stage
+
+  // A name for a new staged file; unique in this run and among the leftovers.
+  std::string new_name(const hash::Xxh128& digest, uint64_t size_bytes);
+
+  // A file that an earlier run left, whole or in part: its content is to become the one with that
+  // digest and size. Each is handed out once; empty name when there is none.
+  struct Leftover {
+    std::string name;
+    uint64_t size_bytes = 0;  // What is there, at most the wanted size.
+  };
+  Leftover take_leftover(const hash::Xxh128& digest, uint64_t size_bytes);
+
+  // Removes whatever still lies in stage/. Silent: leftovers cost space, nothing else.
+  void sweep();
+  // Removes stage/, and the state directory too when it holds nothing but the lock.
+  void remove();
+
+ private:
+  Staging();
+  Status scan();
+
+  UniqueFd destination_;  // A duplicate: for remove().
+  UniqueFd state_;
+  UniqueFd stage_;
+  UniqueFd lock_;
+  std::multimap<std::string, Leftover> leftovers_;  // By "<hex>-<size>".
+  uint64_t next_number_ = 1;
+};
+
+// Removes a file, or a directory with everything beneath it, below a directory fd. Never follows a
+// symlink, never leaves the tree. No recursion; holds one fd a level, at most kMaxDepth. ENOENT counts
+// as done. `removed` grows by the number of entries.
+[[nodiscard]] Status remove_tree(int directory_fd, const std::string& name, uint64_t& removed);
+
+}  // namespace superlifter::client
