@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <charconv>
 #include <chrono>
+#include <cstring>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -25,12 +26,12 @@
 namespace superlifter::client {
 namespace {
 
-constexpr size_t kBatchFiles = 16'384;        // Published together: one syncfs for all of them.
+constexpr size_t kBatchFiles = 16'384;  // Published together: one syncfs for all of them.
 constexpr uint64_t kBatchBytes = 512 * kMiB;
 constexpr auto kBatchAge = std::chrono::seconds(1);  // Nothing verified waits longer.
 constexpr size_t kCopyBytes = 1 << 20;
-constexpr size_t kMaxOpenDirectories = 64;    // Per thread.
-constexpr mode_t kPartialMode = 0600;         // While it grows: ours alone, and we can reopen it.
+constexpr size_t kMaxOpenDirectories = 64;  // Per thread.
+constexpr mode_t kPartialMode = 0600;       // While it grows: ours alone, and we can reopen it.
 constexpr uint16_t kSetIdBits = 06000;
 
 bool is_fatal_errno(int number) {
@@ -106,14 +107,14 @@ uint16_t wanted_mode(const tree::Record& record, bool owner) {
 
 struct Applier::Building {
   Job job;
-  UniqueFd fd;                      // Of the staged file, while it grows.
+  UniqueFd fd;  // Of the staged file, while it grows.
   std::optional<hash::Xxh128Hasher> hasher;
   uint64_t written_bytes = 0;
   hash::Xxh128 computed;
-  bool mode_is_set = false;         // Created with its final mode.
+  bool mode_is_set = false;  // Created with its final mode.
   bool has_all_bytes = false;
-  bool is_decided = false;          // The server said OK.
-  bool is_over = false;             // An outcome was posted; what still comes is dropped.
+  bool is_decided = false;  // The server said OK.
+  bool is_over = false;     // An outcome was posted; what still comes is dropped.
   bool from_local = false;
 };
 
@@ -132,11 +133,11 @@ struct Applier::Writer {
   std::vector<Event> unsent;  // Network thread only: queued since the last flush.
   std::mutex mutex;
   std::condition_variable changed;
-  std::deque<Event> events;   // Guarded by mutex.
+  std::deque<Event> events;                         // Guarded by mutex.
   std::unordered_map<uint32_t, Building> building;  // Writer thread only.
-  OwnerIds ids;               // Writer thread only.
-  std::vector<uint8_t> buffer;  // Writer thread only: for copies and checks.
-  std::unique_ptr<DirectoryCache> directories;  // Writer thread only.
+  OwnerIds ids;                                     // Writer thread only.
+  std::vector<uint8_t> buffer;                      // Writer thread only: for copies and checks.
+  std::unique_ptr<DirectoryCache> directories;      // Writer thread only.
   std::thread thread;
 };
 
@@ -170,7 +171,8 @@ Applier::~Applier() {
   committer_.join();
 }
 
-// --- Network thread --------------------------------------------------------------------------------
+// --- Network thread
+// --------------------------------------------------------------------------------
 
 uint32_t Applier::begin(Job job) {
   const uint32_t number = next_job_++;
@@ -242,7 +244,8 @@ void Applier::post(Outcome outcome) {
   if (was_empty && options_.on_outcome) options_.on_outcome();
 }
 
-// --- Writer threads --------------------------------------------------------------------------------
+// --- Writer threads
+// --------------------------------------------------------------------------------
 
 void Applier::run_writer(Writer& writer) {
   std::deque<Event> events;
@@ -270,10 +273,11 @@ void Applier::handle(Writer& writer, Event& event) {
       writer.building.erase(event.job);
       return;
     }
-    const Status done = building.job.copy_from.empty() ? begin_building(building)
-                                                       : copy_local(building);
+    const Status done =
+        building.job.copy_from.empty() ? begin_building(building) : copy_local(building);
     if (!done) {
       // Whatever kept the local copy from being used, the network has the file.
+      if (stop_) return;  // A leftover stays for the next run.
       if (is_fatal_errno(done.error().sys_errno)) {
         end_job(building, Outcome::Kind::kFailed, done.error(), true);
       } else {
@@ -291,7 +295,10 @@ void Applier::handle(Writer& writer, Event& event) {
     building.has_all_bytes = event.ends;
     if (!building.is_over) {
       const bool whole_file = event.ends && !building.fd.valid() && building.job.staged_bytes == 0;
-      if (const Status written = write_piece(building, event.bytes, whole_file); !written) {
+      const Status written = write_piece(building, event.bytes, whole_file);
+      if (!written && written.error().code == Errc::kCorrupt) {
+        end_job(building, Outcome::Kind::kMismatch, {}, stop_);  // The leftover cannot be read.
+      } else if (!written) {
         end_job(building, Outcome::Kind::kFailed, written.error(), true);
       }
     }
@@ -312,13 +319,24 @@ void Applier::handle(Writer& writer, Event& event) {
 
 // Opens the staged file; a leftover is hashed up to where it ends.
 Status Applier::begin_building(Building& building) {
-  const int flags = O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC;
-  building.fd = UniqueFd(openat(staging_.stage_fd(), building.job.stage_name.c_str(), flags,
-                                building.mode_is_set
-                                    ? wanted_mode(options_.table.record(building.job.entry), false)
+  const char* const name = building.job.stage_name.c_str();
+  constexpr int kFlags = O_RDWR | O_NOFOLLOW | O_CLOEXEC;
+  if (building.job.staged_bytes == 0) {
+    // Never an old file: what it has beyond our last byte would stay.
+    building.fd = UniqueFd(
+        openat(staging_.stage_fd(), name, kFlags | O_CREAT | O_EXCL,
+               building.mode_is_set ? wanted_mode(options_.table.record(building.job.entry), false)
                                     : kPartialMode));
-  if (!building.fd.valid()) return fail_errno(errno, "create a staged file");
-  if (building.job.staged_bytes == 0) return {};
+    if (!building.fd.valid()) return fail_errno(errno, "create a staged file");
+    return {};
+  }
+  building.fd = UniqueFd(openat(staging_.stage_fd(), name, kFlags));
+  if (!building.fd.valid() && errno == EACCES) {
+    // It had got its final mode, which keeps us out too.
+    static_cast<void>(fchmodat(staging_.stage_fd(), name, kPartialMode, 0));
+    building.fd = UniqueFd(openat(staging_.stage_fd(), name, kFlags));
+  }
+  if (!building.fd.valid()) return fail_errno(errno, "open a staged file");
   building.hasher.emplace();
   if (ftruncate(building.fd.get(), static_cast<off_t>(building.job.staged_bytes)) != 0) {
     return fail_errno(errno, "truncate a staged file");
@@ -337,9 +355,10 @@ Status Applier::hash_range(int fd, uint64_t length_bytes, hash::Xxh128Hasher& ha
   std::vector<uint8_t> buffer(std::min<uint64_t>(kCopyBytes, length_bytes));
   while (length_bytes > 0) {
     if (stop_) return fail(Errc::kClosed, "interrupted");
-    const ssize_t count = ::read(fd, buffer.data(), std::min<uint64_t>(buffer.size(), length_bytes));
+    const ssize_t count =
+        ::read(fd, buffer.data(), std::min<uint64_t>(buffer.size(), length_bytes));
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return fail_errno(errno, "read");
+    if (count < 0) return fail(Errc::kCorrupt, std::string("read: ") + std::strerror(errno));
     if (count == 0) return fail(Errc::kCorrupt, "file is shorter than it was");
     hasher.update(ByteView(buffer).first(static_cast<size_t>(count)));
     length_bytes -= static_cast<uint64_t>(count);
@@ -385,7 +404,8 @@ Status Applier::copy_local(Building& building) {
   while (!stop_) {
     const ssize_t count = ::read(source->get(), buffer.data(), buffer.size());
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return fail_errno(errno, "read");
+    // No errno: a local file that cannot be read is no failure of the destination.
+    if (count < 0) return fail(Errc::kStale, std::string("read: ") + std::strerror(errno));
     if (count == 0) return {};
     if (const Status written =
             write_piece(building, ByteView(buffer).first(static_cast<size_t>(count)), false);
@@ -403,7 +423,8 @@ void Applier::check_in_place(Writer& writer, Building& building) {
   const Result<int> directory = writer.directories->get(record.parent);
   if (!directory) return differs();
   const std::string name(options_.table.name(building.job.entry));
-  const UniqueFd fd(openat(*directory, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  const UniqueFd fd(
+      openat(*directory, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   struct stat stat{};
   if (!fd.valid() || fstat(fd.get(), &stat) != 0 || !S_ISREG(stat.st_mode)) return differs();
   if (static_cast<uint64_t>(stat.st_size) != record.size_bytes) return differs();
@@ -494,11 +515,12 @@ void Applier::end_job(Building& building, Outcome::Kind kind, Error error, bool 
     outcome.error.message =
         escape(options_.table.path(outcome.entry)) + ": " + outcome.error.message;
   }
-  if (kind == Outcome::Kind::kFailed && is_fatal_errno(outcome.error.sys_errno)) fatal_ = true;
+  outcome.is_fatal = kind == Outcome::Kind::kFailed && is_fatal_errno(outcome.error.sys_errno);
   post(std::move(outcome));
 }
 
-// --- Committer thread ------------------------------------------------------------------------------
+// --- Committer thread
+// ------------------------------------------------------------------------------
 
 void Applier::run_committer() {
   DirectoryCache directories(options_.destination_fd, options_.table);
@@ -549,8 +571,8 @@ Status Applier::put_in_place(const Building& building, DirectoryCache& directori
   const Result<int> directory = directories.get(options_.table.record(entry).parent);
   if (!directory) return std::unexpected(directory.error());
   const std::string name(options_.table.name(entry));
-  if (const Status replaced = replace_from_stage(staging_, building.job.stage_name, *directory, name,
-                                                 options_.delete_extra);
+  if (const Status replaced = replace_from_stage(staging_, building.job.stage_name, *directory,
+                                                 name, options_.delete_extra);
       !replaced) {
     return replaced;
   }
@@ -565,7 +587,8 @@ Status Applier::put_in_place(const Building& building, DirectoryCache& directori
 Status replace_from_stage(Staging& staging, const std::string& stage_name, int directory_fd,
                           const std::string& name, bool may_remove_directory) {
   const auto rename_it = [&](unsigned flags) {
-    return renameat2(staging.stage_fd(), stage_name.c_str(), directory_fd, name.c_str(), flags) == 0;
+    return renameat2(staging.stage_fd(), stage_name.c_str(), directory_fd, name.c_str(), flags) ==
+           0;
   };
   if (rename_it(0)) return {};
   if (errno != EISDIR && errno != ENOTEMPTY && errno != EEXIST && errno != ENOTDIR) {
@@ -580,7 +603,7 @@ Status replace_from_stage(Staging& staging, const std::string& stage_name, int d
   if (S_ISDIR(stat.st_mode) && !may_remove_directory) {
     return fail(Errc::kIo,
                 "is a directory with content here and something else at the source: "
-                "pull with --delete to replace it");
+                "remove it, or pull with --delete and without a filter, to replace it");
   }
   // One atomic swap, then the old content goes from staging.
   uint64_t removed = 0;

@@ -3,13 +3,14 @@
 //   network thread ──pieces──▶ writers (hash, write, check the digest, set mode and times)
 //                                   └──finished──▶ committer (syncfs once a batch, then renames)
 //
-// Each file is one job. A job's pieces go to one writer, in order. A job ends in exactly one Outcome,
-// which the network thread collects with take_outcomes(). What a writer finds wrong with content (a
-// digest that does not match, a leftover or a local copy that is not what it should be) is kMismatch:
-// the puller fetches the file (again).
+// Each file is one job. A job's pieces go to one writer, in order. A job ends in exactly one
+// Outcome, which the network thread collects with take_outcomes(). What a writer finds wrong with
+// content (a digest that does not match, a leftover or a local copy that is not what it should be)
+// is kMismatch: the puller fetches the file (again).
 //
 //   job      begin ─▶ building ─▶ (last byte and status OK) ─▶ verified ─▶ synced ─▶ renamed
-//                        └── stale, mismatch, error: staged bytes are removed (or kept for a resume)
+//                        └── stale, mismatch, error: staged bytes are removed (or kept for a
+//                        resume)
 //
 // Memory: the queues hold slabs, whose number the conversation bounds, and one small event a piece.
 #pragma once
@@ -35,8 +36,8 @@
 
 namespace superlifter::client {
 
-// Directories of DEST by entry number, opened beneath the destination and kept open for a while. For
-// one thread.
+// Directories of DEST by entry number, opened beneath the destination and kept open for a while.
+// For one thread.
 class DirectoryCache {
  public:
   // Borrows both.
@@ -65,8 +66,8 @@ class OwnerIds {
   std::unordered_map<std::string, uint32_t> groups_;
 };
 
-// Moves a staged entry to its place, atomically. What is in the way goes: a file or symlink always, an
-// empty directory too, one with content only if `may_remove_directory` (else kIo says so).
+// Moves a staged entry to its place, atomically. What is in the way goes: a file or symlink always,
+// an empty directory too, one with content only if `may_remove_directory` (else kIo says so).
 [[nodiscard]] Status replace_from_stage(Staging& staging, const std::string& stage_name,
                                         int directory_fd, const std::string& name,
                                         bool may_remove_directory);
@@ -75,35 +76,39 @@ class OwnerIds {
 uint16_t wanted_mode(const tree::Record& record, bool owner);
 
 struct ApplierOptions {
-  int destination_fd = -1;          // Borrowed.
-  tree::TableView table;            // Borrowed.
+  int destination_fd = -1;  // Borrowed.
+  tree::TableView table;    // Borrowed.
   unsigned writers = 1;
   bool owner = false;
-  bool delete_extra = false;        // Then a non-empty directory in a file's way may go.
+  bool delete_extra = false;         // Then a non-empty directory in a file's way may go.
   std::function<void()> on_outcome;  // Called from any thread when outcomes wait.
 };
 
 class Applier {
  public:
-  // Where a job's bytes come from before the network: nothing, a leftover in staging, or a local file.
+  // Where a job's bytes come from before the network: nothing, a leftover in staging, or a local
+  // file.
   struct Job {
     uint32_t entry = 0;
     std::string stage_name;
-    uint64_t staged_bytes = 0;   // Of a leftover; they are hashed before more is written.
-    hash::Xxh128 digest;         // Expected; zero: not known, what comes is recorded.
-    std::string copy_from;       // Path below DEST of a local file to copy; empty: none.
-    bool check_only = false;     // The file in place may be right: hash it, then set mode and times only.
+    uint64_t staged_bytes = 0;  // Of a leftover; they are hashed before more is written.
+    hash::Xxh128 digest;        // Expected; zero: not known, what comes is recorded.
+    std::string copy_from;      // Path below DEST of a local file to copy; empty: none.
+    bool check_only =
+        false;  // The file in place may be right: hash it, then set mode and times only.
   };
 
   struct Outcome {
     enum class Kind { kApplied, kStale, kMismatch, kFailed };
     uint32_t entry = 0;
     Kind kind = Kind::kApplied;
-    bool from_local = false;      // copy_from, check_only or a whole leftover: nothing was transferred.
+    bool from_local = false;  // copy_from, check_only or a whole leftover: nothing was transferred.
     bool checked_only = false;
-    hash::Xxh128 digest;          // kApplied: of the content.
-    catalog::LocalStat local;     // kApplied: as it is in place now.
-    Error error;                  // kFailed; kStale: the code's message.
+    hash::Xxh128 digest;       // kApplied: of the content.
+    catalog::LocalStat local;  // kApplied: as it is in place now.
+    Error error;               // kFailed; kStale: the code's message.
+    bool is_fatal =
+        false;  // kFailed: going on is pointless (a full disk, a read-only destination).
   };
 
   // Starts the threads. `staging` is borrowed.
@@ -127,8 +132,6 @@ class Applier {
   // Publishes what is finished without waiting for a full batch.
   void commit_now();
   std::vector<Outcome> take_outcomes();
-  // The first failure that makes going on pointless (a full disk, a read-only destination).
-  bool has_fatal() const { return fatal_.load(); }
 
  private:
   struct Event;
@@ -147,7 +150,8 @@ class Applier {
   void end_job(Building& building, Outcome::Kind kind, Error error, bool keep_staged);
   void run_committer();
   void commit(Building& building, DirectoryCache& directories);
-  Status put_in_place(const Building& building, DirectoryCache& directories, catalog::LocalStat& local);
+  Status put_in_place(const Building& building, DirectoryCache& directories,
+                      catalog::LocalStat& local);
   void post(Outcome outcome);
 
   ApplierOptions options_;
@@ -155,17 +159,16 @@ class Applier {
   std::vector<std::unique_ptr<Writer>> writers_;
   uint32_t next_job_ = 0;
   std::atomic<bool> stop_ = false;
-  std::atomic<bool> fatal_ = false;
 
   std::mutex finished_mutex_;
   std::condition_variable finished_changed_;
-  std::vector<Building> finished_;   // Guarded by finished_mutex_; verified, not yet in place.
-  uint64_t finished_bytes_ = 0;      // Guarded by finished_mutex_.
-  bool commit_now_ = false;          // Guarded by finished_mutex_.
+  std::vector<Building> finished_;  // Guarded by finished_mutex_; verified, not yet in place.
+  uint64_t finished_bytes_ = 0;     // Guarded by finished_mutex_.
+  bool commit_now_ = false;         // Guarded by finished_mutex_.
   std::thread committer_;
 
   std::mutex outcomes_mutex_;
-  std::vector<Outcome> outcomes_;    // Guarded by outcomes_mutex_.
+  std::vector<Outcome> outcomes_;  // Guarded by outcomes_mutex_.
 };
 
 }  // namespace superlifter::client

@@ -16,7 +16,8 @@ constexpr unsigned kAttempts = 8;
 constexpr uint64_t kMostWaitMs = 30'000;
 constexpr uint64_t kLookMs = 100;  // How often a wait looks whether it is to stop.
 
-// Waits about that long; the jitter keeps clients that were refused together from coming back together.
+// Waits about that long; the jitter keeps clients that were refused together from coming back
+// together.
 void wait_jittered(uint64_t wait_ms, const std::atomic<bool>* stop) {
   std::minstd_rand random(std::random_device{}());
   wait_ms = std::min(wait_ms, kMostWaitMs);
@@ -59,7 +60,8 @@ std::expected<Connected, Failure> connect(const ConnectOptions& options, Clock& 
   if (!transport) return std::unexpected(Failure{transport.error(), Phase::kConnect});
   for (unsigned tried = 1;; ++tried) {
     uint32_t retry_after_ms = 0;
-    std::expected<Connected, Failure> connected = attempt(options, clock, **transport, retry_after_ms);
+    std::expected<Connected, Failure> connected =
+        attempt(options, clock, **transport, retry_after_ms);
     const bool again = !connected && connected.error().error.code == Errc::kBusy &&
                        retry_after_ms > 0 && tried < kAttempts;
     if (!again) return connected;

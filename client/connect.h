@@ -1,5 +1,6 @@
-// Connect: from a source to a conversation with the module open, with patience: a server that is busy
-// or has not indexed the module yet says when to come back, and is asked again a few times with jitter.
+// Connect: from a source to a conversation with the module open, with patience: a server that is
+// busy or has not indexed the module yet says when to come back, and is asked again a few times
+// with jitter.
 #pragma once
 
 #include <atomic>
@@ -37,6 +38,7 @@ struct Connected {
 };
 
 // `clock` is borrowed by the conversation.
-[[nodiscard]] std::expected<Connected, Failure> connect(const ConnectOptions& options, Clock& clock);
+[[nodiscard]] std::expected<Connected, Failure> connect(const ConnectOptions& options,
+                                                        Clock& clock);
 
 }  // namespace superlifter::client

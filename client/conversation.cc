@@ -15,10 +15,11 @@ using wire::Code;
 using wire::Type;
 
 constexpr size_t kSlabBytes = 256 << 10;
-constexpr size_t kSlabs = 48;               // 12 MiB between the network and the writers.
+constexpr size_t kSlabs = 48;                // 12 MiB between the network and the writers.
 constexpr size_t kSlabRoomBytes = 16 << 10;  // Less room than this: the next slab.
-constexpr uint64_t kKeepAliveMs = 15'000;   // Well under any sensible idle timeout.
+constexpr uint64_t kKeepAliveMs = 15'000;    // Well under any sensible idle timeout.
 constexpr int kGoodbyeMs = 1000;
+constexpr size_t kNodesFrameBytes = 64;  // What a zstd frame adds to what it holds, amply.
 constexpr std::string_view kAgent = "superlifter/" SUPERLIFTER_VERSION;
 
 Errc to_errc(Code code) {
@@ -95,7 +96,8 @@ Result<std::unique_ptr<Conversation>> Conversation::start(io::ByteStream stream,
   std::unique_ptr<Conversation> made(new Conversation(std::move(*pump), std::move(options), clock));
   // Whoever holds pieces (the applier) ends before the conversation does.
   Conversation* conversation = made.get();
-  made->slabs_ = std::make_shared<SlabPool>(kSlabs, kSlabBytes, [conversation] { conversation->wake(); });
+  made->slabs_ =
+      std::make_shared<SlabPool>(kSlabs, kSlabBytes, [conversation] { conversation->wake(); });
   Bytes hello;
   wire::encode(wire::ClientHello{.version_min = wire::kProtocolVersion,
                                  .version_max = wire::kProtocolVersion,
@@ -158,8 +160,8 @@ uint32_t Conversation::send_digests(const wire::DigestsRequest& request) {
   Bytes frame;
   wire::encode(request, id, frame);
   send_frame(std::move(frame));
-  const size_t width = request.kind == wire::DigestKind::kSha256 ? sizeof(hash::Sha256)
-                                                                 : sizeof(hash::Xxh128);
+  const size_t width =
+      request.kind == wire::DigestKind::kSha256 ? sizeof(hash::Sha256) : sizeof(hash::Xxh128);
   uint64_t count = 0;
   for (const wire::EntryRange& range : request.ranges) {
     count += range.count;
@@ -218,9 +220,13 @@ bool Conversation::awaits_reply() const {
          std::any_of(pending_.begin(), pending_.end(), is_open) || pump_.unsent_bytes() > 0;
 }
 
-// One wait for bytes, and all frames in what came. wait_ms -1: until something happens, or the timeout.
+// One wait for bytes, and all frames in what came. wait_ms -1: until something happens, or the
+// timeout.
 Status Conversation::receive(const ReadHandler& handler, int wait_ms) {
   if (is_stopped()) return broken(Errc::kClosed, "interrupted");
+  // What an earlier failure (GONE for one of several READs) left comes first: a frame that is cut
+  // off would put all after it out of step.
+  if (has_unread_) return handle_frames(handler);
   if (slab_ != nullptr && slab_->bytes.size() - slab_used_ < kSlabRoomBytes) slab_.reset();
   if (slab_ == nullptr) {
     slab_ = slabs_->take();
@@ -229,8 +235,8 @@ Status Conversation::receive(const ReadHandler& handler, int wait_ms) {
   const uint64_t pause_ms = throttle_ms();
   MutableBytes room;
   if (slab_ != nullptr && pause_ms == 0) room = MutableBytes(slab_->bytes).subspan(slab_used_);
-  // Writers that hold every slab are no fault of the peer: its silence does not count then, nor when
-  // nothing is due from it.
+  // Writers that hold every slab are no fault of the peer: its silence does not count then, nor
+  // when nothing is due from it.
   const uint64_t now = clock_.monotonic_ms();
   if (room.empty() || !awaits_reply()) last_received_ms_ = now;
   uint64_t limit_ms = options_.timeout_ms == 0 ? UINT64_MAX : options_.timeout_ms;
@@ -258,16 +264,24 @@ Status Conversation::receive(const ReadHandler& handler, int wait_ms) {
   const ByteView bytes = ByteView(slab_->bytes).subspan(slab_used_, turned->received_bytes);
   slab_used_ += turned->received_bytes;
   deframer_.feed(bytes);
+  return handle_frames(handler);
+}
+
+// All frames in what was fed.
+Status Conversation::handle_frames(const ReadHandler& handler) {
+  has_unread_ = true;
   while (true) {
     const Result<std::optional<wire::Frame>> frame = deframer_.next();
     if (!frame) {
       if (hello_done_) return broken(Errc::kProtocol, frame.error().message);
-      return broken(Errc::kProtocol, "is not superlifter: its first bytes were \"" +
-                                         escape(as_text(bytes.first(std::min<size_t>(
-                                             bytes.size(), 40)))) +
-                                         "\"");
+      const ByteView first = ByteView(slab_->bytes).first(std::min<size_t>(slab_used_, 40));
+      return broken(Errc::kProtocol,
+                    "is not superlifter: its first bytes were \"" + escape(as_text(first)) + "\"");
     }
-    if (!*frame) return {};
+    if (!*frame) {
+      has_unread_ = false;
+      return {};
+    }
     if (const Status handled = on_frame(**frame, handler); !handled) return handled;
   }
 }
@@ -278,7 +292,10 @@ Status Conversation::on_frame(const wire::Frame& frame, const ReadHandler& handl
   if (type == Type::kData || type == Type::kItem) return on_read(frame, handler);
   if (type == Type::kPing || type == Type::kPong || type == Type::kGoodbye) {
     if (!frame.payload.empty()) return broken(Errc::kProtocol, "payload where none may be");
-    if (type == Type::kGoodbye) goodbye_seen_ = true;
+    if (type == Type::kGoodbye) {
+      if (!goodbye_sent_) return broken(Errc::kClosed, "said goodbye in mid-session");
+      goodbye_seen_ = true;
+    }
     if (type == Type::kPing && pump_.unsent_bytes() < kMaxHelloPayload) {
       Bytes pong;
       wire::encode_empty(Type::kPong, frame.header.request, pong);
@@ -299,9 +316,9 @@ Status Conversation::on_hello(const wire::Frame& frame) {
       const Result<wire::ServerHello> hello = wire::decode_server_hello(frame.payload);
       if (!hello) return not_ours();
       if (hello->version != wire::kProtocolVersion) {
-        return broken(Errc::kUnsupported, "chose protocol version " + std::to_string(hello->version) +
-                                              "; this client speaks version " +
-                                              std::to_string(wire::kProtocolVersion));
+        return broken(Errc::kUnsupported,
+                      "chose protocol version " + std::to_string(hello->version) +
+                          "; this client speaks version " + std::to_string(wire::kProtocolVersion));
       }
       motd_ = hello->motd;
       hello_done_ = true;
@@ -323,8 +340,7 @@ Status Conversation::on_hello(const wire::Frame& frame) {
         return broken(Errc::kUnsupported,
                       "speaks protocol versions " + std::to_string(error->argument & 0xFFFFU) +
                           " to " + std::to_string(error->argument >> 16 & 0xFFFFU) +
-                          "; this client speaks version " +
-                          std::to_string(wire::kProtocolVersion));
+                          "; this client speaks version " + std::to_string(wire::kProtocolVersion));
       }
       return broken(to_errc(error->code),
                     "refused the session: " + std::string(wire::to_text(error->code)));
@@ -344,7 +360,9 @@ Status Conversation::on_reply(const wire::Frame& frame) {
     if (id == 0) return broken(to_errc(error->code), "ended the session: " + text);
     const auto found = pending_.find(id);
     if (found == pending_.end()) {
-      if (reads_.contains(id)) return broken(to_errc(error->code), "refused to send files: " + text);
+      if (abandoned_.erase(id) > 0) return {};
+      if (reads_.erase(id) > 0)
+        return broken(to_errc(error->code), "refused to send files: " + text);
       return broken(Errc::kProtocol, "an error for a request that was not made");
     }
     found->second.failure = Error{to_errc(error->code), 0, options_.peer + ": " + text};
@@ -360,7 +378,15 @@ Status Conversation::on_reply(const wire::Frame& frame) {
                                        std::to_string(static_cast<int>(type)) + ")");
   }
   Pending& pending = found->second;
-  if (pending.payload.size() + frame.payload.size() > pending.most_bytes) {
+  uint64_t held_bytes = pending.payload.size();
+  if (type == Type::kNodes) {
+    // Each node is asked for once, so the bound is one for all replies that wait.
+    held_bytes = 0;
+    for (const auto& [other, waiting] : pending_) {
+      held_bytes += waiting.payload.size() - std::min(waiting.payload.size(), kNodesFrameBytes);
+    }
+  }
+  if (held_bytes + frame.payload.size() > pending.most_bytes) {
     return broken(Errc::kProtocol, "a reply is larger than it may be");
   }
   pending.payload.insert(pending.payload.end(), frame.payload.begin(), frame.payload.end());
@@ -371,6 +397,7 @@ Status Conversation::on_reply(const wire::Frame& frame) {
 Status Conversation::on_read(const wire::Frame& frame, const ReadHandler& handler) {
   ReadEvent event;
   event.request = frame.header.request;
+  if (abandoned_.contains(event.request)) return {};
   if (!handler || !reads_.contains(event.request)) {
     return broken(Errc::kProtocol, "file content that was not asked for");
   }
@@ -410,6 +437,7 @@ void Conversation::finish() {
   Bytes goodbye;
   wire::encode_empty(Type::kGoodbye, 0, goodbye);
   pump_.send(std::move(goodbye));
+  goodbye_sent_ = true;
   const uint64_t until = clock_.monotonic_ms() + kGoodbyeMs;
   while (!goodbye_seen_ && clock_.monotonic_ms() < until) {
     if (!receive({}, kGoodbyeMs)) return;

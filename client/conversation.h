@@ -1,15 +1,15 @@
 // Conversation: the client's side of the protocol over one byte stream.
 //
-// Two ways to use it. Control requests are calls: send, wait, get the joined payload; several may be
-// sent before the first is waited for. File content comes through turn(): DATA pieces are handed to a
-// handler as views into shared receive buffers ("slabs"), so that writer threads can take them without
-// a copy. The slabs are few and fixed: when writers fall behind, receiving stops.
+// Two ways to use it. Control requests are calls: send, wait, get the joined payload; several may
+// be sent before the first is waited for. File content comes through turn(): DATA pieces are handed
+// to a handler as views into shared receive buffers ("slabs"), so that writer threads can take them
+// without a copy. The slabs are few and fixed: when writers fall behind, receiving stops.
 //
 // One thread, except wake().
 #pragma once
 
-#include <cstdint>
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -57,7 +57,8 @@ struct ConversationOptions {
   std::string peer;                    // For messages: "host:port".
   uint64_t timeout_ms = 60'000;        // Longest silence while something is awaited; 0: for ever.
   uint64_t bandwidth_bytes_per_s = 0;  // Receive no faster; 0: unlimited.
-  const std::atomic<bool>* stop = nullptr;  // When true, waits end with kClosed "interrupted". Borrowed.
+  const std::atomic<bool>* stop =
+      nullptr;  // When true, waits end with kClosed "interrupted". Borrowed.
 };
 
 class Conversation {
@@ -67,11 +68,12 @@ class Conversation {
     uint32_t request = 0;
     SlabRef slab;
     ByteView bytes;
-    bool ends_item = false;          // The item's last byte.
-    bool is_item_status = false;     // An ITEM: index and status are set, there are no bytes.
+    bool ends_item = false;       // The item's last byte.
+    bool is_item_status = false;  // An ITEM: index and status are set, there are no bytes.
     uint32_t index = 0;
-    wire::Code status = wire::Code::kOk;  // With ends_item: kOk only if the frame said so, see decided.
-    bool decided = false;            // The item's status is known now.
+    wire::Code status =
+        wire::Code::kOk;   // With ends_item: kOk only if the frame said so, see decided.
+    bool decided = false;  // The item's status is known now.
   };
   using ReadHandler = std::function<Status(const ReadEvent&)>;
 
@@ -86,24 +88,27 @@ class Conversation {
   const std::string& motd() const { return motd_; }
 
   // --- Control requests ---
-  // Sends without waiting; the id is for wait(). REQUIRES: fewer than kMaxRequestsInFlight are open.
+  // Sends without waiting; the id is for wait(). REQUIRES: fewer than kMaxRequestsInFlight are
+  // open.
   uint32_t send_modules();
   uint32_t send_open(const std::string& module);
   // `most_bytes`: a longer reply breaks the protocol.
   uint32_t send_tree(const wire::TreeRequest& request, uint64_t most_bytes);
   uint32_t send_digests(const wire::DigestsRequest& request);
-  // Waits for the request's end: the joined payloads of its reply frames. An ERROR for it comes back as
-  // Error with the code's Errc; error_argument() is what came with it.
+  // Waits for the request's end: the joined payloads of its reply frames. An ERROR for it comes
+  // back as Error with the code's Errc; error_argument() is what came with it.
   [[nodiscard]] Result<Bytes> wait(uint32_t request);
   uint64_t error_argument() const { return error_argument_; }
 
   // --- File content ---
   uint32_t send_read(const wire::ReadRequest& request);
-  // Waits for bytes (a READ being in flight or not) and hands each READ event to `handler`; comes back after one receive, when woken,
-  // or after `wait_ms`. The handler's failure ends the turn.
+  // Waits for bytes (a READ being in flight or not) and hands each READ event to `handler`; comes
+  // back after one receive, when woken, or after `wait_ms`. The handler's failure ends the turn.
   [[nodiscard]] Status turn(const ReadHandler& handler, int wait_ms);
   // The READ has ended: its id may no longer get frames.
   void end_read(uint32_t request) { reads_.erase(request); }
+  // Nobody waits for the READs in flight any more: what still comes for them is dropped.
+  void abandon_reads() { abandoned_.merge(reads_); }
 
   // Sends a PING when nothing was sent for a while; to be called now and then by who is busy.
   [[nodiscard]] Status keep_alive();
@@ -130,6 +135,7 @@ class Conversation {
   uint32_t next_id();
   void send_frame(Bytes frame);
   Status receive(const ReadHandler& handler, int wait_ms);
+  Status handle_frames(const ReadHandler& handler);
   Status on_frame(const wire::Frame& frame, const ReadHandler& handler);
   Status on_reply(const wire::Frame& frame);
   Status on_read(const wire::Frame& frame, const ReadHandler& handler);
@@ -151,12 +157,15 @@ class Conversation {
   std::string motd_;
   uint32_t last_id_ = 0;
   std::map<uint32_t, Pending> pending_;
-  std::set<uint32_t> reads_;  // READs in flight.
+  std::set<uint32_t> reads_;      // READs in flight.
+  std::set<uint32_t> abandoned_;  // READs that may still get frames, which nobody wants.
+  bool has_unread_ = false;       // A handler's failure left frames in the deframer.
   uint64_t error_argument_ = 0;
   uint64_t last_received_ms_ = 0;
   uint64_t last_sent_ms_ = 0;
   uint64_t budget_since_ms_ = 0;
   uint64_t budget_from_bytes_ = 0;
+  bool goodbye_sent_ = false;
   bool goodbye_seen_ = false;
 };
 

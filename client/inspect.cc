@@ -70,7 +70,8 @@ void print_entry(const tree::TableView& table, uint32_t entry, const std::string
   if (long_format) {
     char head[96] = {};
     std::snprintf(head, sizeof(head), "%s %14llu %s ", mode_text(record).c_str(),
-                  static_cast<unsigned long long>(record.size_bytes), time_text(record.mtime_s).c_str());
+                  static_cast<unsigned long long>(record.size_bytes),
+                  time_text(record.mtime_s).c_str());
     line = head;
   }
   line += printable(name);
@@ -136,10 +137,12 @@ Status print_directory(NodeStore& nodes, const hash::Sha256& top, bool long_form
 }  // namespace
 
 ExitCode list_modules(const ModulesOptions& options, Clock& clock, const std::atomic<bool>& stop) {
-  std::expected<Connected, Failure> connected =
-      connect({.source = options.host, .network = options.network, .bandwidth_bytes_per_s = 0,
-               .stop = &stop, .on_wait = complain},
-              clock);
+  std::expected<Connected, Failure> connected = connect({.source = options.host,
+                                                         .network = options.network,
+                                                         .bandwidth_bytes_per_s = 0,
+                                                         .stop = &stop,
+                                                         .on_wait = complain},
+                                                        clock);
   if (!connected) return failed(connected.error().error, connected.error().phase, stop);
   Conversation& conversation = *connected->conversation;
   const Result<Bytes> reply = conversation.wait(conversation.send_modules());
@@ -148,9 +151,8 @@ ExitCode list_modules(const ModulesOptions& options, Clock& clock, const std::at
   if (!list) return failed(list.error(), Phase::kTransfer, stop);
   for (const wire::ModuleEntry& module : list->modules) {
     const std::string state =
-        module.generation == 0
-            ? "not indexed yet"
-            : human_count(module.files) + " files, " + human_bytes(module.bytes);
+        module.generation == 0 ? "not indexed yet"
+                               : human_count(module.files) + " files, " + human_bytes(module.bytes);
     std::printf("%-20s %-28s %s\n", escape(module.name).c_str(), state.c_str(),
                 escape(module.comment).c_str());
   }
@@ -159,10 +161,12 @@ ExitCode list_modules(const ModulesOptions& options, Clock& clock, const std::at
 }
 
 ExitCode list_entries(const ListOptions& options, Clock& clock, const std::atomic<bool>& stop) {
-  std::expected<Connected, Failure> connected =
-      connect({.source = options.source, .network = options.network, .bandwidth_bytes_per_s = 0,
-               .stop = &stop, .on_wait = complain},
-              clock);
+  std::expected<Connected, Failure> connected = connect({.source = options.source,
+                                                         .network = options.network,
+                                                         .bandwidth_bytes_per_s = 0,
+                                                         .stop = &stop,
+                                                         .on_wait = complain},
+                                                        clock);
   if (!connected) return failed(connected.error().error, connected.error().phase, stop);
   NodeStore nodes(*connected->conversation, connected->opened, nullptr);
   const Result<Location> location = nodes.locate(options.source.path);
@@ -181,7 +185,8 @@ ExitCode list_entries(const ListOptions& options, Clock& clock, const std::atomi
     static_cast<void>(table.add(record, tree::kRoot, name, location->target));
     print_entry(table.view(), 1, name, options.long_format);
   } else if (!options.recursive) {
-    if (const Status printed = print_directory(nodes, location->node, options.long_format); !printed) {
+    if (const Status printed = print_directory(nodes, location->node, options.long_format);
+        !printed) {
       return failed(printed.error(), Phase::kTransfer, stop);
     }
   } else {
@@ -194,16 +199,19 @@ ExitCode list_entries(const ListOptions& options, Clock& clock, const std::atomi
     for (uint32_t entry = 1; entry < view.count() && !stop; ++entry) {
       print_entry(view, entry, view.path(entry), options.long_format);
     }
+    if (stop) return ExitCode::kInterrupted;
   }
   connected->conversation->finish();
   return flush_stdout();
 }
 
 ExitCode print_file(const CatOptions& options, Clock& clock, const std::atomic<bool>& stop) {
-  std::expected<Connected, Failure> connected =
-      connect({.source = options.source, .network = options.network, .bandwidth_bytes_per_s = 0,
-               .stop = &stop, .on_wait = complain},
-              clock);
+  std::expected<Connected, Failure> connected = connect({.source = options.source,
+                                                         .network = options.network,
+                                                         .bandwidth_bytes_per_s = 0,
+                                                         .stop = &stop,
+                                                         .on_wait = complain},
+                                                        clock);
   if (!connected) return failed(connected.error().error, connected.error().phase, stop);
   Conversation& conversation = *connected->conversation;
   NodeStore nodes(conversation, connected->opened, nullptr);
@@ -227,7 +235,12 @@ ExitCode print_file(const CatOptions& options, Clock& clock, const std::atomic<b
   hash::Xxh128Hasher hasher;
   std::optional<wire::Code> status;
   bool write_failed = false;
+  uint64_t left_bytes = location->size_bytes;
   const auto handler = [&](const Conversation::ReadEvent& event) -> Status {
+    if (event.bytes.size() > left_bytes) {
+      return fail(Errc::kProtocol, quoted + ": the server sent more bytes than the file has");
+    }
+    left_bytes -= event.bytes.size();
     hasher.update(event.bytes);
     if (std::fwrite(event.bytes.data(), 1, event.bytes.size(), stdout) != event.bytes.size()) {
       write_failed = true;
@@ -245,6 +258,10 @@ ExitCode print_file(const CatOptions& options, Clock& clock, const std::atomic<b
   if (*status != wire::Code::kOk) {
     complain(quoted + ": " + std::string(wire::to_text(*status)));
     return ExitCode::kVanished;
+  }
+  if (left_bytes > 0) {
+    complain(quoted + ": the server sent fewer bytes than the file has");
+    return ExitCode::kStream;
   }
   if (expected.known() && hasher.digest() != expected) {
     complain(quoted + ": its content does not have the digest that the generation states");

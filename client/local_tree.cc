@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <unordered_map>
 
 #include "client/applier.h"
 #include "client/staging.h"
@@ -20,7 +21,7 @@ using tree::kNoEntry;
 using tree::kRoot;
 using tree::Record;
 
-constexpr uint64_t kProgressEvery = 4096;  // Entries.
+constexpr uint64_t kProgressEvery = 16'384;  // Entries.
 // Open directories of one path; deeper ones are opened again from the root when they are needed.
 constexpr size_t kMaxHeldDirectories = 128;
 
@@ -28,21 +29,31 @@ constexpr size_t kMaxHeldDirectories = 128;
 class Walk {
  public:
   explicit Walk(const CompareOptions& options)
-      : options_(options), table_(options.table), filters_(options.filter != nullptr && !options.filter->empty()) {
+      : options_(options),
+        table_(options.table),
+        filters_(options.filter != nullptr && !options.filter->empty()) {
     const uint32_t count = table_.count();
     result_.actions.assign(count, Action::kNone);
     result_.local.assign(count, {});
     result_.xxh.assign(count, {});
-    leads_group_.assign(count, false);
     for (const Record& record : table_.records()) {
-      if (record.is_hard_link()) leads_group_[record.link_or_files] = true;
+      if (record.is_hard_link()) ++further_names_[record.link_or_files];
     }
   }
 
   Result<Comparison> run() {
-    Result<UniqueFd> root = fs::open_directory(options_.destination_fd, RelPath());
-    if (!root) return std::unexpected(root.error());
-    enter(kRoot, std::move(*root), options_.state != nullptr ? kRoot : kNoEntry);
+    UniqueFd root_fd;
+    result_.actions[kRoot] = Action::kDirectory;
+    if (options_.destination_fd >= 0) {
+      Result<UniqueFd> root = fs::open_directory(options_.destination_fd, RelPath());
+      if (!root) return std::unexpected(root.error());
+      struct stat stat{};
+      if (fstat(root->get(), &stat) != 0) return fail_errno(errno, "stat the destination");
+      result_.actions[kRoot] = metadata_action(stat, table_.record(kRoot));
+      result_.local[kRoot] = to_local_stat(stat);
+      root_fd = std::move(*root);
+    }
+    enter(kRoot, std::move(root_fd), options_.state != nullptr ? kRoot : kNoEntry);
     uint32_t entry = 1;
     while (entry < table_.count()) {
       if (entry % kProgressEvery == 0 && options_.on_progress) {
@@ -64,13 +75,13 @@ class Walk {
  private:
   struct Level {
     uint32_t directory = 0;
-    uint32_t end = 0;                  // First entry after the directory.
-    UniqueFd fd;                       // Not valid: the directory is not there (yet), or was let go.
+    uint32_t end = 0;  // First entry after the directory.
+    UniqueFd fd;       // Not valid: the directory is not there (yet), or was let go.
     bool exists = false;
-    uint32_t state_next = kNoEntry;    // The state's children still to be passed.
+    uint32_t state_next = kNoEntry;  // The state's children still to be passed.
     uint32_t state_end = 0;
     size_t path_bytes = 0;
-    std::vector<std::string> names;    // list_extra: sorted; what is there.
+    std::vector<std::string> names;  // list_extra: sorted; what is there.
     size_t next_name = 0;
   };
 
@@ -130,15 +141,18 @@ class Walk {
     }
   }
 
-  void note_extra(const Level& level, const std::string& name) {
+  void note_extra(Level& level, const std::string& name) {
     std::string path = path_.substr(0, level.path_bytes);
     if (!path.empty()) path += '/';
     path += name;
     if (filters_) {
       struct stat stat{};
-      const bool is_directory = fstatat(level.fd.get(), name.c_str(), &stat, AT_SYMLINK_NOFOLLOW) == 0 &&
-                                S_ISDIR(stat.st_mode);
-      if (options_.filter->excludes_entry(path, IsDirectory{is_directory})) return;
+      // What cannot be looked at might be a directory that a rule protects.
+      if (!reopen(level) ||
+          fstatat(level.fd.get(), name.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) {
+        return;
+      }
+      if (options_.filter->excludes_entry(path, IsDirectory{S_ISDIR(stat.st_mode)})) return;
     }
     result_.extra.push_back(std::move(path));
   }
@@ -150,7 +164,8 @@ class Walk {
     while (level.state_next < level.state_end && state.name(level.state_next) < name) {
       level.state_next = state.end_of(level.state_next);
     }
-    if (level.state_next >= level.state_end || state.name(level.state_next) != name) return kNoEntry;
+    if (level.state_next >= level.state_end || state.name(level.state_next) != name)
+      return kNoEntry;
     const uint32_t found = level.state_next;
     level.state_next = state.end_of(found);
     return found;
@@ -159,7 +174,8 @@ class Walk {
   // A directory fd that was let go for depth is opened again.
   bool reopen(Level& level) {
     if (level.fd.valid()) return true;
-    const Result<RelPath> path = RelPath::parse(std::string_view(path_).substr(0, level.path_bytes));
+    const Result<RelPath> path =
+        RelPath::parse(std::string_view(path_).substr(0, level.path_bytes));
     if (!path) return false;
     Result<UniqueFd> fd = fs::open_directory(options_.destination_fd, *path);
     if (!fd) return false;
@@ -177,8 +193,7 @@ class Walk {
     path_.resize(level.path_bytes);
     if (!path_.empty()) path_ += '/';
     path_ += name;
-    if (filters_ &&
-        options_.filter->excludes_entry(path_, IsDirectory{record.is_directory()})) {
+    if (filters_ && options_.filter->excludes_entry(path_, IsDirectory{record.is_directory()})) {
       std::fill_n(result_.actions.begin() + entry, record.subtree_entries + 1, Action::kSkip);
       return table_.end_of(entry);
     }
@@ -190,7 +205,7 @@ class Walk {
         result_.errors.push_back(escape(path_) + ": stat: " + std::strerror(errno));
       }
     }
-    if (record.is_file() && !record.is_hard_link()) inherit_digest(entry, state_entry);
+    if (record.is_file() && !follows_leader(record)) inherit_digest(entry, state_entry);
     result_.actions[entry] = decide(entry, exists ? &stat : nullptr);
     const Action action = result_.actions[entry];
     if (action == Action::kNone || action == Action::kMetadata) {
@@ -200,9 +215,18 @@ class Walk {
     if (!record.is_directory()) return entry + 1;
     UniqueFd fd;
     if (result_.actions[entry] != Action::kDirectory) {
-      Result<UniqueFd> opened = fs::open_directory_at(level.fd.get(), name);
+      Result<UniqueFd> opened = options_.make_accessible
+                                    ? open_accessible_at(level.fd.get(), name)
+                                    : fs::open_directory_at(level.fd.get(), name);
       if (opened) {
         fd = std::move(*opened);
+        // The mode that was lifted is set again at the end.
+        const bool closed = (stat.st_mode & (S_IRUSR | S_IXUSR)) != (S_IRUSR | S_IXUSR);
+        if (closed && options_.make_accessible) make_accessible(fd.get());
+        struct stat now{};
+        if (closed && fstat(fd.get(), &now) == 0 && now.st_mode != stat.st_mode) {
+          result_.actions[entry] = Action::kMetadata;
+        }
       } else {
         result_.errors.push_back(escape(path_) + ": " + opened.error().message);
       }
@@ -229,13 +253,15 @@ class Walk {
       return metadata_action(*stat, record);
     }
     if (record.is_symlink()) return decide_symlink(entry, stat);
-    if (record.is_hard_link()) return decide_hard_link(record, stat);
+    if (follows_leader(record)) return decide_hard_link(record, stat);
     if (stat == nullptr || !S_ISREG(stat->st_mode)) return Action::kFetch;
     if (static_cast<uint64_t>(stat->st_size) != record.size_bytes) return Action::kFetch;
-    const bool same_time = stat->st_mtim.tv_sec == record.mtime_s &&
-                           stat->st_mtim.tv_nsec == record.mtime_ns;
+    const bool same_time =
+        stat->st_mtim.tv_sec == record.mtime_s && stat->st_mtim.tv_nsec == record.mtime_ns;
     // Setting anything on a file that shares its inode with a stranger would change the stranger.
-    const bool shared = stat->st_nlink > 1 && !leads_group_[entry];
+    const auto further = further_names_.find(entry);
+    const bool shared =
+        stat->st_nlink > 1 + (further == further_names_.end() ? 0U : further->second);
     if (!same_time || options_.checksum) return shared ? Action::kUnshare : Action::kCheck;
     const Action action = metadata_action(*stat, record);
     return action == Action::kMetadata && shared ? Action::kUnshare : action;
@@ -252,18 +278,23 @@ class Walk {
       return Action::kSymlink;
     }
     // A symlink's mode means nothing on Linux; its time and owner are set in place.
-    const bool same_time = stat->st_mtim.tv_sec == record.mtime_s &&
-                           stat->st_mtim.tv_nsec == record.mtime_ns;
+    const bool same_time =
+        stat->st_mtim.tv_sec == record.mtime_s && stat->st_mtim.tv_nsec == record.mtime_ns;
     return same_time && has_owner(*stat, record) ? Action::kNone : Action::kMetadata;
+  }
+
+  // A hard link to a file that is filtered out is a file of its own.
+  bool follows_leader(const Record& record) const {
+    return record.is_hard_link() && result_.actions[record.link_or_files] != Action::kSkip;
   }
 
   Action decide_hard_link(const Record& record, const struct stat* stat) {
     const uint32_t first = record.link_or_files;
     const catalog::LocalStat& leader = result_.local[first];
-    const bool linked = stat != nullptr && leader.known() && stat->st_ino == leader.inode &&
-                        stat->st_dev == leader.device &&
-                        (result_.actions[first] == Action::kNone ||
-                         result_.actions[first] == Action::kMetadata);
+    const bool linked =
+        stat != nullptr && leader.known() && stat->st_ino == leader.inode &&
+        stat->st_dev == leader.device &&
+        (result_.actions[first] == Action::kNone || result_.actions[first] == Action::kMetadata);
     return linked ? Action::kNone : Action::kHardLink;
   }
 
@@ -271,13 +302,14 @@ class Walk {
     if (!options_.owner) return true;
     const uint32_t user = ids_.user(table_.owner_name(record.owner));
     const uint32_t group = ids_.group(table_.owner_name(record.group));
-    return (user == UINT32_MAX || user == stat.st_uid) && (group == UINT32_MAX || group == stat.st_gid);
+    return (user == UINT32_MAX || user == stat.st_uid) &&
+           (group == UINT32_MAX || group == stat.st_gid);
   }
 
   Action metadata_action(const struct stat& stat, const Record& record) {
     const bool same_mode = (stat.st_mode & 07777U) == wanted_mode(record, options_.owner);
-    const bool same_time = stat.st_mtim.tv_sec == record.mtime_s &&
-                           stat.st_mtim.tv_nsec == record.mtime_ns;
+    const bool same_time =
+        stat.st_mtim.tv_sec == record.mtime_s && stat.st_mtim.tv_nsec == record.mtime_ns;
     return same_mode && same_time && has_owner(stat, record) ? Action::kNone : Action::kMetadata;
   }
 
@@ -285,7 +317,7 @@ class Walk {
   const tree::TableView& table_;
   const bool filters_;
   Comparison result_;
-  std::vector<bool> leads_group_;
+  std::unordered_map<uint32_t, uint32_t> further_names_;  // Of each hard-link group, by its leader.
   std::vector<Level> levels_;
   std::string path_;  // Of the entry at hand, cut back to a level's path_bytes on the way up.
   OwnerIds ids_;
@@ -293,7 +325,9 @@ class Walk {
 
 }  // namespace
 
-Result<Comparison> compare(const CompareOptions& options) { return Walk(options).run(); }
+Result<Comparison> compare(const CompareOptions& options) {
+  return Walk(options).run();
+}
 
 catalog::LocalStat to_local_stat(const struct stat& stat) {
   return {.inode = stat.st_ino,

@@ -23,14 +23,29 @@ using namespace superlifter::client;  // NOLINT(google-build-using-namespace): m
 // Set once by a signal; everything that waits looks at it.
 std::atomic<bool> stop = false;
 
+constexpr unsigned kOrderlyEndSeconds = 2;
+
 // The first signal asks for an orderly end, a second one ends at once (the default action is back).
-void on_signal(int) { stop.store(true); }
+// What cannot be asked (a name lookup, a slow disk) is ended after a while: a pull may end
+// anywhere.
+void on_signal(int) {
+  stop.store(true);
+  alarm(kOrderlyEndSeconds);
+}
+void on_alarm(int) {
+  _exit(static_cast<int>(ExitCode::kInterrupted));
+}
 
 void catch_signals() {
   struct sigaction action{};
+  action.sa_handler = on_alarm;
+  sigaction(SIGALRM, &action, nullptr);
   action.sa_handler = on_signal;
   action.sa_flags = static_cast<int>(SA_RESETHAND);
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction before{};
+    // What the caller had us ignore (nohup, a shell's background job) stays so.
+    if (sigaction(number, nullptr, &before) == 0 && before.sa_handler == SIG_IGN) continue;
     sigaction(number, &action, nullptr);
   }
   signal(SIGPIPE, SIG_IGN);

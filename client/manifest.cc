@@ -18,8 +18,14 @@ namespace {
 
 // What the client holds for one entry of a tree, nodes aside: table, name, digest, local part.
 constexpr uint64_t kBytesPerEntry = 160;
-constexpr int kMaxWindowLog = 23;          // PROTOCOL.md section 5.
-constexpr size_t kNodesPerRequest = 1024;  // Nodes in one TREE: replies come while others are asked for.
+// And for one node beside its bytes: places in the map, the pack's index and its set.
+constexpr uint64_t kBytesPerNode = 192;
+// Head, name, symlink target or link path, two owner names; a node's own head is less than one
+// entry.
+constexpr uint64_t kMostEntryBytes = 64 + kMaxNameBytes + kMaxSymlinkBytes + 2 * kMaxOwnerNameBytes;
+constexpr int kMaxWindowLog = 23;  // PROTOCOL.md section 5.
+constexpr size_t kNodesPerRequest =
+    1024;  // Nodes in one TREE: replies come while others are asked for.
 constexpr size_t kRequestsAhead = 16;
 
 uint64_t physical_memory_bytes() {
@@ -32,15 +38,25 @@ Status check_size(const OpenedModule& opened, const std::string& module, uint64_
   const std::string name = "module '" + escape(module) + "'";
   if (opened.totals.entries > max_entries) {
     return fail(Errc::kLimit, name + " has " + std::to_string(opened.totals.entries) +
-                                  " entries, more than --max-entries " + std::to_string(max_entries));
+                                  " entries, more than --max-entries " +
+                                  std::to_string(max_entries));
   }
-  // Even a tree of longest names and targets has no larger nodes than this.
-  const uint64_t most_node_bytes = (opened.totals.entries + 1) * kMaxNodeBytes;
-  const uint64_t need = opened.totals.entries * kBytesPerEntry + opened.nodes_bytes;
-  if (opened.nodes_bytes > most_node_bytes || need > physical_memory_bytes() / 2) {
-    return fail(Errc::kLimit, name + " needs about " + std::to_string(need / kMiB) +
-                                  " MiB for its file list, more than half of this machine's memory (" +
-                                  std::to_string(physical_memory_bytes() / kMiB) + " MiB)");
+  // Every directory has a node, and every further one covers entries of its own; even a tree of
+  // longest names and targets has no larger ones than this.
+  const uint64_t most_nodes = 2 * (opened.totals.entries + 1);
+  const uint64_t most_node_bytes = most_nodes * kMostEntryBytes;
+  if (opened.nodes > most_nodes || opened.nodes_bytes > most_node_bytes) {
+    return fail(Errc::kProtocol, name + ": the server states more directory nodes than " +
+                                     std::to_string(opened.totals.entries) + " entries can have");
+  }
+  // Their bytes are held twice, as they came and as they are kept.
+  const uint64_t need = opened.totals.entries * kBytesPerEntry + opened.nodes * kBytesPerNode +
+                        2 * opened.nodes_bytes;
+  if (need > physical_memory_bytes() / 2) {
+    return fail(Errc::kLimit,
+                name + " needs about " + std::to_string(need / kMiB) +
+                    " MiB for its file list, more than half of this machine's memory (" +
+                    std::to_string(physical_memory_bytes() / kMiB) + " MiB)");
   }
   return {};
 }
@@ -52,27 +68,26 @@ Result<OpenedModule> open_module(Conversation& conversation, const std::string& 
   const Result<Bytes> reply = conversation.wait(conversation.send_open(module));
   if (!reply) {
     if (reply.error().code == Errc::kBusy) {
-      retry_after_ms = static_cast<uint32_t>(
-          std::clamp<uint64_t>(conversation.error_argument(), 100, 60'000));
+      retry_after_ms =
+          static_cast<uint32_t>(std::clamp<uint64_t>(conversation.error_argument(), 100, 60'000));
     }
     return fail_in("module '" + escape(module) + "'", reply.error());
   }
   const Result<wire::Opened> opened = wire::decode_opened(*reply);
   if (!opened) return std::unexpected(opened.error());
-  OpenedModule out{.generation = opened->generation,
-                   .root = opened->root,
-                   .provisional = opened->provisional,
-                   .has_owners = opened->has_owners,
-                   .metadata = {.mode = opened->mode,
-                                .mtime_s = opened->mtime_s,
-                                .mtime_ns = opened->mtime_ns,
-                                .owner = std::string(opened->owner),
-                                .group = std::string(opened->group)},
-                   .totals = {.entries = opened->entries,
-                              .files = opened->files,
-                              .bytes = opened->bytes},
-                   .nodes = opened->nodes,
-                   .nodes_bytes = opened->nodes_bytes};
+  OpenedModule out{
+      .generation = opened->generation,
+      .root = opened->root,
+      .provisional = opened->provisional,
+      .has_owners = opened->has_owners,
+      .metadata = {.mode = opened->mode,
+                   .mtime_s = opened->mtime_s,
+                   .mtime_ns = opened->mtime_ns,
+                   .owner = std::string(opened->owner),
+                   .group = std::string(opened->group)},
+      .totals = {.entries = opened->entries, .files = opened->files, .bytes = opened->bytes},
+      .nodes = opened->nodes,
+      .nodes_bytes = opened->nodes_bytes};
   if (const Status fits = check_size(out, module, max_entries); !fits) {
     return std::unexpected(fits.error());
   }
@@ -104,7 +119,8 @@ Result<Bytes> NodeStore::decompress(ByteView compressed) {
   const auto broken = [](const std::string& what) {
     return fail(Errc::kProtocol, "directory nodes: " + what);
   };
-  const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
+  const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(),
+                                                                   ZSTD_freeDCtx);
   ZSTD_DCtx_setParameter(context.get(), ZSTD_d_windowLogMax, kMaxWindowLog);
   const uint64_t room = opened_.nodes_bytes - std::min(opened_.nodes_bytes, fetched_bytes_);
   Bytes out;
@@ -139,6 +155,9 @@ Status NodeStore::fetch_all() {
   while (reader.ok() && reader.remaining() > 0) {
     const ByteView node = as_bytes(reader.counted(kMaxNodeBytes));
     if (reader.ok()) add(hash::sha256(node), node);
+    if (known_.size() > opened_.nodes) {
+      return fail(Errc::kProtocol, "directory nodes: more than the server said there are");
+    }
   }
   return reader.finish("directory nodes");
 }
@@ -264,7 +283,8 @@ Result<Location> NodeStore::locate(const RelPath& path) {
       if (!node) return std::unexpected(node.error());
       if (const auto* index = std::get_if<tree::IndexNode>(&*node)) {
         size_t child = 0;
-        while (child + 1 < index->children.size() && index->children[child + 1].first_name <= name) {
+        while (child + 1 < index->children.size() &&
+               index->children[child + 1].first_name <= name) {
           number += index->children[child++].entries;
         }
         digest = index->children[child].node;

@@ -1,13 +1,14 @@
 // Manifest: brings the directory nodes of a generation to the client.
 //
 //   first pull            TREE "all": one stream
-//   state of a last pull  TREE with just the nodes that neither the state nor an earlier reply holds,
+//   state of a last pull  TREE with just the nodes that neither the state nor an earlier reply
+//   holds,
 //                         level by level, several requests in flight
 //   ls, cat, one file     the nodes on one path
 //
-// Every node is verified against the digest that names it before it is used. The bytes that a server
-// may send, and the entries that nodes may expand to, are bounded by what it stated in OPENED, and that
-// by --max-entries and the memory of this machine.
+// Every node is verified against the digest that names it before it is used. The bytes that a
+// server may send, and the entries that nodes may expand to, are bounded by what it stated in
+// OPENED, and that by --max-entries and the memory of this machine.
 #pragma once
 
 #include <cstdint>
@@ -39,10 +40,11 @@ struct OpenedModule {
   uint64_t nodes_bytes = 0;
 };
 
-// Opens a module and checks that what it states can be held: kLimit names the numbers. kNotFound, kDenied
-// name the module; kBusy while it has no generation yet, with retry_after_ms set.
-[[nodiscard]] Result<OpenedModule> open_module(Conversation& conversation, const std::string& module,
-                                               uint64_t max_entries, uint32_t& retry_after_ms);
+// Opens a module and checks that what it states can be held: kLimit names the numbers. kNotFound,
+// kDenied name the module; kBusy while it has no generation yet, with retry_after_ms set.
+[[nodiscard]] Result<OpenedModule> open_module(Conversation& conversation,
+                                               const std::string& module, uint64_t max_entries,
+                                               uint32_t& retry_after_ms);
 
 // One entry of a module, found by its path.
 struct Location {
@@ -52,8 +54,8 @@ struct Location {
   uint32_t subtree_entries = 0;  // Directory.
   uint32_t files = 0;            // Directory.
   uint64_t size_bytes = 0;
-  std::string target;            // Symlink.
-  tree::RootMetadata metadata;   // Mode, time, owners, of whatever kind.
+  std::string target;           // Symlink.
+  tree::RootMetadata metadata;  // Mode, time, owners, of whatever kind.
 };
 
 class NodeStore {
@@ -70,8 +72,8 @@ class NodeStore {
   [[nodiscard]] Status fetch_below(const hash::Sha256& root);
   // The tree below a location as a table; fetch_below first. Its root is the location itself.
   [[nodiscard]] Result<tree::Table> expand(const Location& location, const RelPath& path) const;
-  // All nodes below `root` as a pack, taken from what was fetched and from the state. Ends this store's
-  // use.
+  // All nodes below `root` as a pack, taken from what was fetched and from the state. Ends this
+  // store's use.
   [[nodiscard]] Result<catalog::NodePack> take_pack(const hash::Sha256& root);
 
   uint64_t fetched_bytes() const { return fetched_bytes_; }
@@ -95,7 +97,7 @@ class NodeStore {
   const catalog::Catalog* state_;
   catalog::NodePack pack_;
   std::unordered_map<hash::Sha256, uint32_t, DigestHash> known_;  // To its place in pack_.index().
-  uint64_t fetched_bytes_ = 0;  // Uncompressed.
+  uint64_t fetched_bytes_ = 0;                                    // Uncompressed.
 };
 
 }  // namespace superlifter::client

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cmath>
+#include <optional>
 #include <utility>
 
 #include "client/units.h"
@@ -107,6 +109,18 @@ unsigned percent(uint64_t done, uint64_t total) {
       99U, static_cast<unsigned>(static_cast<double>(done) * 100.0 / static_cast<double>(total)));
 }
 
+// The share of the bytes, but not 100 while files are left.
+unsigned percent(const Amount& done, const Amount& total) {
+  return std::min(percent(done.bytes, total.bytes), done.files < total.files ? 99U : 100U);
+}
+
+// Work in bytes. A file costs some 15 us to make whatever its size, in which 16 KiB could have been
+// written: with many small files it is their number that takes the time.
+double work(const Amount& amount) {
+  constexpr double kFileBytes = 16 << 10;
+  return static_cast<double>(amount.bytes) + kFileBytes * static_cast<double>(amount.files);
+}
+
 std::string bar(unsigned done_percent) {
   const size_t full = kBarColumns * done_percent / 100;
   return "[" + std::string(full, '#') + std::string(kBarColumns - full, '.') + "]";
@@ -194,7 +208,7 @@ class PlainRenderer final : public ProgressRenderer {
   void show(const ProgressSnapshot& snapshot) override {
     std::string line(to_text(snapshot.phase));
     if (snapshot.total.bytes > 0) {
-      line += fmt::format(": {}%, {} of {}", percent(snapshot.done.bytes, snapshot.total.bytes),
+      line += fmt::format(": {}%, {} of {}", percent(snapshot.done, snapshot.total),
                           human_bytes(snapshot.done.bytes), human_bytes(snapshot.total.bytes));
     }
     if (snapshot.done.files > 0 || snapshot.total.files > 0) {
@@ -316,7 +330,7 @@ std::string render_line(const ProgressSnapshot& snapshot, size_t columns) {
     if (!full) line += "  " + part;
   };
   if (snapshot.total.bytes > 0) {
-    const unsigned done_percent = percent(snapshot.done.bytes, snapshot.total.bytes);
+    const unsigned done_percent = percent(snapshot.done, snapshot.total);
     add(fmt::format("{:>3}%", done_percent));
     if (columns >= kColumnsForBar) add(bar(done_percent));
     add(fmt::format("{:>8} / {}", human_bytes(snapshot.done.bytes),
@@ -353,7 +367,7 @@ void Progress::start(ProgressPhase phase, Amount total) {
   total_ = total;
   current_.clear();
   samples_.clear();
-  samples_.push_back({clock_.monotonic_ms(), transferred_bytes_});
+  samples_.push_back({clock_.monotonic_ms(), transferred_});
 }
 
 void Progress::set_total(Amount total) {
@@ -367,7 +381,8 @@ void Progress::add(uint64_t bytes, uint64_t files) {
   sample(clock_.monotonic_ms());
   done_.bytes += bytes;
   done_.files += files;
-  transferred_bytes_ += bytes;
+  transferred_.bytes += bytes;
+  transferred_.files += files;
 }
 
 void Progress::skip(uint64_t bytes, uint64_t files) {
@@ -416,7 +431,7 @@ void Progress::finish(std::string_view line) {
 }
 
 void Progress::sample(uint64_t now_ms) {
-  if (now_ms - samples_.back().at_ms >= kSampleMs) samples_.push_back({now_ms, transferred_bytes_});
+  if (now_ms - samples_.back().at_ms >= kSampleMs) samples_.push_back({now_ms, transferred_});
   // The oldest one that is kept lies at the border of the window or just before it.
   while (samples_.size() > 1 &&
          (samples_[1].at_ms + kWindowMs <= now_ms || samples_.size() > kMaxSamples)) {
@@ -434,15 +449,17 @@ ProgressSnapshot Progress::snapshot_locked(uint64_t now_ms) const {
   const Sample& oldest = samples_.front();
   const uint64_t span_ms = now_ms - oldest.at_ms;
   // Less than one sample long, a rate is noise.
-  if (span_ms >= kSampleMs) {
-    const auto bytes = static_cast<double>(transferred_bytes_ - oldest.bytes);
-    out.rate_bytes_per_s = static_cast<uint64_t>(bytes * 1000.0 / static_cast<double>(span_ms));
-  }
-  if (total_.bytes > 0 && done_.bytes >= total_.bytes) {
+  if (span_ms < kSampleMs) return out;
+  const auto span_s = static_cast<double>(span_ms) / 1000.0;
+  out.rate_bytes_per_s = static_cast<uint64_t>(
+      static_cast<double>(transferred_.bytes - oldest.transferred.bytes) / span_s);
+  const double work_per_s = (work(transferred_) - work(oldest.transferred)) / span_s;
+  const double work_left = work(total_) - work(done_);
+  if (work(total_) <= 0) return out;
+  if (work_left <= 0) {
     out.eta_s = 0;
-  } else if (total_.bytes > 0 && out.rate_bytes_per_s > 0) {
-    const uint64_t left = total_.bytes - done_.bytes;
-    out.eta_s = left / out.rate_bytes_per_s + (left % out.rate_bytes_per_s != 0 ? 1 : 0);
+  } else if (work_per_s > 0) {
+    out.eta_s = static_cast<uint64_t>(std::ceil(work_left / work_per_s));
   }
   return out;
 }

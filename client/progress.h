@@ -135,7 +135,7 @@ class Progress {
  private:
   struct Sample {
     uint64_t at_ms = 0;
-    uint64_t bytes = 0;  // Transferred in all phases until then.
+    Amount transferred;  // In all phases until then.
   };
 
   void sample(uint64_t now_ms);  // REQUIRES: mutex_ held.
@@ -148,9 +148,9 @@ class Progress {
   ProgressPhase phase_ = ProgressPhase::kConnecting;
   Amount done_;
   Amount total_;
-  uint64_t transferred_bytes_ = 0;  // Never goes back.
-  std::string current_;             // Raw.
-  std::deque<Sample> samples_;      // Oldest first, at most kMaxSamples, kSampleMs apart.
+  Amount transferred_;          // Never goes back.
+  std::string current_;         // Raw.
+  std::deque<Sample> samples_;  // Oldest first, at most kMaxSamples, kSampleMs apart.
 
   std::mutex render_mutex_;  // Guards the renderer and the rest. Taken before mutex_.
   std::unique_ptr<ProgressRenderer> renderer_;

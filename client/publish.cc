@@ -33,8 +33,8 @@ timespec time_of(const Record& record) {
 }
 
 // Sets owner, mode and time of a named entry in place. The mode of a symlink means nothing.
-bool set_metadata_at(PublishContext& context, int directory, const std::string& name, uint32_t entry,
-                     OwnerIds& ids) {
+bool set_metadata_at(PublishContext& context, int directory, const std::string& name,
+                     uint32_t entry, OwnerIds& ids) {
   const Record& record = context.table.record(entry);
   if (context.owner) {
     const uint32_t user = ids.user(context.table.owner_name(record.owner));
@@ -47,7 +47,8 @@ bool set_metadata_at(PublishContext& context, int directory, const std::string& 
   }
   if (!record.is_symlink()) {
     // fchmodat follows symlinks, so the mode goes through an fd that cannot be one.
-    const UniqueFd fd(openat(directory, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    const UniqueFd fd(
+        openat(directory, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
     struct stat stat{};
     const mode_t mode = wanted_mode(record, context.owner);
     if (fd.valid() && fstat(fd.get(), &stat) == 0 && (stat.st_mode & 07777U) != mode &&
@@ -55,7 +56,10 @@ bool set_metadata_at(PublishContext& context, int directory, const std::string& 
       note_errno(context, entry, "set the mode");
       return false;
     }
-    if (!fd.valid()) {
+    // What we may not read has its mode set by name, which follows no symlink either but needs
+    // /proc.
+    if (!fd.valid() &&
+        (errno != EACCES || fchmodat(directory, name.c_str(), mode, AT_SYMLINK_NOFOLLOW) != 0)) {
       note_errno(context, entry, "open to set the mode");
       return false;
     }
@@ -76,7 +80,9 @@ void keep_local(PublishContext& context, int directory, const std::string& name,
 }
 
 // A staged name for something that has no content of its own.
-std::string stage_name(PublishContext& context) { return context.staging.new_name({}, 0); }
+std::string stage_name(PublishContext& context) {
+  return context.staging.new_name({}, 0);
+}
 
 bool move_into_place(PublishContext& context, const std::string& staged, int directory,
                      const std::string& name, uint32_t entry) {
@@ -96,7 +102,10 @@ void make_symlink(PublishContext& context, int directory, const std::string& nam
   if (symlinkat(target.c_str(), context.staging.stage_fd(), staged.c_str()) != 0) {
     return note_errno(context, entry, "make a symlink");
   }
-  if (!set_metadata_at(context, context.staging.stage_fd(), staged, entry, ids)) return;
+  if (!set_metadata_at(context, context.staging.stage_fd(), staged, entry, ids)) {
+    unlinkat(context.staging.stage_fd(), staged.c_str(), 0);
+    return;
+  }
   if (move_into_place(context, staged, directory, name, entry)) {
     keep_local(context, directory, name, entry);
   }
@@ -106,17 +115,32 @@ void make_symlink(PublishContext& context, int directory, const std::string& nam
 
 void make_directories(PublishContext& context) {
   DirectoryCache directories(context.destination_fd, context.table);
+  std::vector<bool> is_writable(context.table.count(), false);
   for (uint32_t entry = 1; entry < context.table.count(); ++entry) {
-    if (context.comparison.actions[entry] != Action::kDirectory) continue;
-    const Result<int> parent = directories.get(context.table.record(entry).parent);
+    const Action action = context.comparison.actions[entry];
+    if (action == Action::kNone || action == Action::kSkip || action == Action::kMetadata) continue;
+    const uint32_t directory = context.table.record(entry).parent;
+    if (action != Action::kDirectory && is_writable[directory]) continue;
+    const Result<int> parent = directories.get(directory);
     if (!parent) {
-      note(context, entry, "make the directory: " + parent.error().message);
+      // Of a file it is told when it comes.
+      if (action == Action::kDirectory) {
+        note(context, entry, "make the directory: " + parent.error().message);
+      }
       continue;
     }
+    if (!is_writable[directory]) make_accessible(*parent);
+    is_writable[directory] = true;
+    if (action != Action::kDirectory) continue;
     const std::string name(context.table.name(entry));
     if (mkdirat(*parent, name.c_str(), kBuildMode) == 0) continue;
     if (errno != EEXIST) {
       note_errno(context, entry, "make the directory");
+      continue;
+    }
+    struct stat stat{};
+    // It could not be looked at before, or somebody made it meanwhile.
+    if (fstatat(*parent, name.c_str(), &stat, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(stat.st_mode)) {
       continue;
     }
     // A file or symlink stands in its place: swap it for an empty directory in one step.
@@ -154,13 +178,16 @@ void make_symlinks(PublishContext& context) {
 void make_hard_links(PublishContext& context) {
   DirectoryCache directories(context.destination_fd, context.table);
   for (uint32_t entry = 1; entry < context.table.count(); ++entry) {
-    if (context.comparison.actions[entry] != Action::kHardLink) continue;
     const Record& record = context.table.record(entry);
     const uint32_t first = record.link_or_files;
+    // One that is right already has the content of the first, too.
+    if (context.comparison.actions[entry] == Action::kNone && record.is_hard_link() &&
+        context.comparison.actions[first] != Action::kSkip) {
+      context.comparison.xxh[entry] = context.comparison.xxh[first];
+    }
+    if (context.comparison.actions[entry] != Action::kHardLink) continue;
     if (!context.comparison.local[first].known()) {
-      const bool skipped = context.comparison.actions[first] == Action::kSkip;
-      note(context, entry,
-           std::string("hard link to a file that ") + (skipped ? "is excluded" : "could not be had"));
+      note(context, entry, "hard link to a file that could not be had");
       continue;
     }
     const std::string name(context.table.name(entry));
@@ -176,7 +203,8 @@ void make_hard_links(PublishContext& context) {
       continue;
     }
     const std::string staged = stage_name(context);
-    if (linkat(*first_parent, first_name.c_str(), context.staging.stage_fd(), staged.c_str(), 0) != 0) {
+    if (linkat(*first_parent, first_name.c_str(), context.staging.stage_fd(), staged.c_str(), 0) !=
+        0) {
       note_errno(context, entry, "make a hard link");
       continue;
     }
@@ -220,8 +248,18 @@ void delete_extra(PublishContext& context, Stats& stats) {
       if (parent.error().code != Errc::kNotFound) failed(parent.error());
       continue;
     }
+    make_accessible(parent->get());
+    const std::string above(path->parent().text());
+    KeepEntry keep;
+    if (context.filter != nullptr && !context.filter->empty()) {
+      keep = [&](std::string_view below, bool is_directory) {
+        const std::string whole =
+            above.empty() ? std::string(below) : above + "/" + std::string(below);
+        return context.filter->excludes_entry(whole, IsDirectory{is_directory});
+      };
+    }
     const Status removed =
-        remove_tree(parent->get(), std::string(path->name()), stats.files_deleted);
+        remove_tree(parent->get(), std::string(path->name()), stats.files_deleted, keep);
     if (!removed) failed(removed.error());
   }
 }
@@ -244,7 +282,9 @@ void finish_directories(PublishContext& context) {
     const bool right = (stat.st_mode & 07777U) == wanted_mode(record, context.owner) &&
                        stat.st_mtim.tv_sec == record.mtime_s &&
                        stat.st_mtim.tv_nsec == record.mtime_ns && !context.owner;
-    if (!right) set_metadata_at(context, *parent, name, entry, ids);
+    if (right || set_metadata_at(context, *parent, name, entry, ids)) {
+      keep_local(context, *parent, name, entry);
+    }
   }
 }
 

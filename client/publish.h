@@ -1,8 +1,9 @@
 // Publish: everything about a pulled tree that is not the content of files. Each step works on the
 // target's table and the comparison, below the destination's fd, and reports what fails by name.
 //
-// Order, as the puller calls them: make_directories before the transfer (files need them), then links,
-// deletions, and last the directories' own modes and times, which every step before disturbs.
+// Order, as the puller calls them: make_directories before the transfer (files need them), then
+// links, deletions, and last the directories' own modes and times, which every step before
+// disturbs.
 #pragma once
 
 #include <string>
@@ -21,12 +22,14 @@ struct PublishContext {
   Comparison& comparison;
   Staging& staging;
   bool owner = false;
-  bool delete_extra = false;
+  bool delete_extra = false;         // A directory with content may be replaced by something else.
   bool is_single_file = false;       // Entry 0 is not ours to change.
+  const Filter* filter = nullptr;    // What it excludes is not deleted. Null: none. Borrowed.
   std::vector<std::string>& errors;  // One line each is added.
 };
 
-// Makes directories that are missing, or in whose place something else stands, writable by us for now.
+// Makes directories that are missing, or in whose place something else stands, writable by us for
+// now; so are those that are there and get something new.
 void make_directories(PublishContext& context);
 // Makes symlinks, and sets modes, times and owners where nothing else is wrong.
 void make_symlinks(PublishContext& context);

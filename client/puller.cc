@@ -34,13 +34,13 @@ namespace {
 using tree::kRoot;
 using tree::Record;
 
-constexpr unsigned kPasses = 3;               // One, and two more for what was stale.
+constexpr unsigned kPasses = 3;                // One, and two more for what was stale.
 constexpr uint64_t kNewerGenerationMs = 5000;  // How long to wait for the server to index a change.
 constexpr uint64_t kAskAgainMs = 250;
 constexpr uint32_t kDigestsPerRequest = 256 << 10;
-constexpr uint32_t kDigestGap = 8;            // Asking for a few that are known is cheaper than a range.
+constexpr uint32_t kDigestGap = 8;  // Asking for a few that are known is cheaper than a range.
 constexpr size_t kDigestRequestsAhead = 8;
-constexpr size_t kMostNotes = 20;             // Lines of one kind before "and N more".
+constexpr size_t kMostNotes = 20;  // Lines of one kind before "and N more".
 
 unsigned writer_count(unsigned wanted) {
   if (wanted > 0) return wanted;
@@ -55,19 +55,28 @@ struct Destination {
 
 class Puller {
  public:
-  Puller(const PullOptions& options, Progress& progress, Clock& clock, const std::atomic<bool>& stop)
-      : options_(options), progress_(progress), clock_(clock), stop_(stop), began_ms_(clock.monotonic_ms()) {}
+  Puller(const PullOptions& options, Progress& progress, Clock& clock,
+         const std::atomic<bool>& stop)
+      : options_(options),
+        progress_(progress),
+        clock_(clock),
+        stop_(stop),
+        began_ms_(clock.monotonic_ms()) {}
 
   PullResult run() {
     const std::optional<Failure> failure = run_passes();
     if (failure) {
       progress_.note(failure->error.message);
-      result_.exit_code = stop_.load() ? ExitCode::kInterrupted
-                                       : exit_code_for(failure->error, failure->phase);
+      result_.exit_code =
+          stop_.load() ? ExitCode::kInterrupted : exit_code_for(failure->error, failure->phase);
     } else if (!errors_.empty()) {
       result_.exit_code = ExitCode::kPartial;
-    } else if (!stale_.empty()) {
-      result_.exit_code = ExitCode::kVanished;
+    } else if (!stale_.empty() || gone_) {
+      result_.exit_code = stop_.load() ? ExitCode::kInterrupted : ExitCode::kVanished;
+    }
+    if (!failure && gone_) {
+      progress_.note("the server gave up generation " + std::to_string(opened_.generation) +
+                     " while it was pulled, and what came after it too: pull again");
     }
     tell(errors_);
     tell(stale_);
@@ -110,13 +119,16 @@ class Puller {
                  .network = options_.network,
                  .bandwidth_bytes_per_s = options_.bandwidth_bytes_per_s,
                  .stop = &stop_,
-                 .on_wait = [this](const std::string& line) { progress_.note(line); }},
+                 .on_wait = [this](const std::string& line) { tell_unless_quiet(line); }},
                 clock_);
     if (!connected) return connected.error();
     conversation_ = std::move(connected->conversation);
     opened_ = std::move(connected->opened);
-    if (!conversation_->motd().empty() && options_.output != Output::kQuiet) {
-      progress_.note(escape_lines(conversation_->motd()));
+    if (!conversation_->motd().empty()) tell_unless_quiet(escape_lines(conversation_->motd()));
+    if (opened_.provisional) {
+      tell_unless_quiet(
+          "the server has no digests of this module yet: what comes is recorded and compared at a "
+          "later pull");
     }
     for (unsigned pass = 1;; ++pass) {
       errors_.clear();
@@ -125,7 +137,13 @@ class Puller {
       if (std::optional<Failure> failure = run_pass()) return failure;
       if (pass == kPasses || (stale_.empty() && !gone_) || options_.dry_run) return std::nullopt;
       if (!wait_for_newer_generation()) return std::nullopt;
+      listed_from_bytes_ = conversation_->bytes_received();
     }
+  }
+
+  // What is neither a warning nor an error.
+  void tell_unless_quiet(const std::string& line) {
+    if (options_.output != Output::kQuiet) progress_.note(line);
   }
 
   // One MOTD may have several lines; each is made fit to print.
@@ -140,8 +158,8 @@ class Puller {
     return out;
   }
 
-  // Files were stale: the server is told by that, and indexes them. True when there is a newer generation,
-  // which is open then.
+  // Files were stale: the server is told by that, and indexes them. True when there is a newer
+  // generation, which is open then.
   bool wait_for_newer_generation() {
     const uint64_t until = clock_.monotonic_ms() + kNewerGenerationMs;
     while (clock_.monotonic_ms() < until && !stop_.load()) {
@@ -163,17 +181,13 @@ class Puller {
     progress_.tick();
     NodeStore nodes(*conversation_, opened_, nullptr);
     Result<Location> location = nodes.locate(options_.source.path);
+    if (!location && location.error().code == Errc::kGone)
+      return transfer_failure(location.error());
     if (!location) return Failure{location.error(), Phase::kOpen};
     const bool single = location->kind != tree::Kind::kDirectory;
     Result<Destination> destination = open_destination(single);
     if (!destination) return Failure{destination.error(), Phase::kLocal};
-    if (options_.dry_run && !destination->directory.valid()) {
-      // Nothing is there to compare with: an empty directory stands for it.
-      return Failure{Error{Errc::kNotFound, 0,
-                           "destination '" + escape(options_.destination) +
-                               "' does not exist: everything would be fetched"},
-                     Phase::kLocal};
-    }
+
     std::optional<Staging> staging;
     if (!options_.dry_run) {
       Result<Staging> opened = Staging::open(destination->directory.get());
@@ -182,7 +196,8 @@ class Puller {
     }
     std::optional<Failure> failure = single ? pull_file(*location, *destination, staging)
                                             : pull_directory(*location, *destination, staging);
-    if (staging && !failure) {
+    // What a generation that is gone has left there is mostly in the next one, too.
+    if (staging && !failure && !gone_) {
       staging->sweep();
       staging->remove();
     }
@@ -216,12 +231,15 @@ class Puller {
     } else if (!exists && options_.dry_run) {
       return destination;
     } else if (!exists) {
-      if (mkdir(path.c_str(), 0777) != 0) return failed("make");
+      // Ours alone until it gets the source's mode at the end.
+      if (mkdir(path.c_str(), 0700) != 0) return failed("make");
     } else if (!S_ISDIR(stat.st_mode)) {
-      return fail(Errc::kIo, "destination '" + escape(path) +
-                                 "' is not a directory, and the source is one");
+      return fail(Errc::kIo,
+                  "destination '" + escape(path) + "' is not a directory, and the source is one");
     }
     destination.directory = UniqueFd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    // A dry run compares with nothing then.
+    if (!destination.directory.valid() && errno == ENOENT && options_.dry_run) return destination;
     if (!destination.directory.valid()) return failed("open");
     return destination;
   }
@@ -243,10 +261,11 @@ class Puller {
     const Result<uint16_t> group = table.intern_owner(location.metadata.group);
     record.owner = owner.value_or(0);
     record.group = group.value_or(0);
-    if (!is_valid_name(destination.file_name)) {
-      return Failure{Error{Errc::kConfig, 0, "destination '" + escape(options_.destination) +
-                                                 "' does not name a file"},
-                     Phase::kLocal};
+    if (!is_valid_name(destination.file_name) || destination.file_name == kStateDirectory) {
+      return Failure{
+          Error{Errc::kConfig, 0,
+                "destination '" + escape(options_.destination) + "' does not name a file"},
+          Phase::kLocal};
     }
     static_cast<void>(table.add(record, kRoot, destination.file_name, location.target));
     table.finish();
@@ -272,6 +291,7 @@ class Puller {
       target.view = state->table();
       return apply(target, staging);
     }
+    release_state(state.get());
     NodeStore nodes(*conversation_, opened_, state.get());
     if (const Status fetched = nodes.fetch_below(location.node); !fetched) {
       return transfer_failure(fetched.error());
@@ -287,9 +307,15 @@ class Puller {
     Result<catalog::NodePack> pack = nodes.take_pack(location.node);
     if (!pack) return transfer_failure(pack.error());
     target.pack = &*pack;
+    release_state(target.state);
     target.node = location.node;
     target.metadata = location.metadata;
     return apply(target, staging);
+  }
+
+  // The state is as large as the tree; what was read of it must not stay beside the new one.
+  static void release_state(const catalog::Catalog* state) {
+    if (state != nullptr) state->release_pages();
   }
 
   static bool same_metadata(const tree::RootMetadata& a, const tree::RootMetadata& b) {
@@ -307,11 +333,13 @@ class Puller {
 
   // What the last pull left. One that cannot be read costs a longer pull, no more.
   std::shared_ptr<const catalog::Catalog> open_state(int destination_fd) {
+    if (destination_fd < 0) return nullptr;
     const Result<UniqueFd> directory =
         fs::open_directory_at(destination_fd, std::string(kStateDirectory));
     if (!directory) return nullptr;
     Result<std::shared_ptr<const catalog::Catalog>> state =
-        catalog::Catalog::open(directory->get(), kStateFile, catalog::Verify::kHeader);
+        catalog::Catalog::open(directory->get(), kStateFile, catalog::Verify::kEverything);
+    if (state) release_state(state->get());
     if (state) return *state;
     if (state.error().code != Errc::kNotFound) {
       progress_.note("the state of the last pull is not used: " + state.error().message);
@@ -322,23 +350,25 @@ class Puller {
   std::optional<Failure> apply(const Target& target, std::optional<Staging>& staging) {
     progress_.start(ProgressPhase::kComparing, {.bytes = 0, .files = target.view.count() - 1});
     uint64_t told = 0;
-    const CompareOptions compare_options{
-        .destination_fd = target.destination_fd,
-        .table = target.view,
-        .state = target.state,
-        .filter = target.single ? nullptr : &options_.filter,
-        .checksum = options_.checksum,
-        .owner = options_.owner,
-        .list_extra = options_.delete_extra && !target.single,
-        .on_progress = [&](uint64_t entries) {
-          progress_.skip(0, entries - std::exchange(told, entries));
-          progress_.tick();
-          return conversation_->keep_alive();
-        }};
+    const CompareOptions compare_options{.destination_fd = target.destination_fd,
+                                         .table = target.view,
+                                         .state = target.state,
+                                         .filter = target.single ? nullptr : &options_.filter,
+                                         .checksum = options_.checksum,
+                                         .owner = options_.owner,
+                                         .list_extra = options_.delete_extra && !target.single,
+                                         .make_accessible = !options_.dry_run && !target.single,
+                                         .on_progress = [&](uint64_t entries) {
+                                           progress_.skip(0,
+                                                          entries - std::exchange(told, entries));
+                                           progress_.tick();
+                                           if (target.pack != nullptr) release_state(target.state);
+                                           return conversation_->keep_alive();
+                                         }};
     Result<Comparison> comparison = compare(compare_options);
     if (!comparison) {
-      const bool local = comparison.error().code == Errc::kNotFound ||
-                         comparison.error().sys_errno != 0;
+      const bool local =
+          comparison.error().code == Errc::kNotFound || comparison.error().sys_errno != 0;
       return Failure{comparison.error(), local ? Phase::kLocal : Phase::kTransfer};
     }
     errors_.insert(errors_.end(), comparison->errors.begin(), comparison->errors.end());
@@ -355,11 +385,13 @@ class Puller {
                            .comparison = *comparison,
                            .staging = *staging,
                            .owner = options_.owner,
-                           .delete_extra = options_.delete_extra,
+                           .delete_extra = may_replace_directories(),
                            .is_single_file = target.single,
+                           .filter = target.single ? nullptr : &options_.filter,
                            .errors = errors_};
     make_directories(publish);
-    if (std::optional<Failure> failure = transfer_files(target, *comparison, *staging)) return failure;
+    if (std::optional<Failure> failure = transfer_files(target, *comparison, *staging))
+      return failure;
     if (gone_) return std::nullopt;
     progress_.start(ProgressPhase::kApplying);
     progress_.tick();
@@ -375,6 +407,14 @@ class Puller {
     return save_state(target, *comparison, *staging);
   }
 
+  // A directory in the way of something else may hold what a rule protects.
+  bool may_replace_directories() const { return options_.delete_extra && options_.filter.empty(); }
+
+  // An entry whose content is that of an earlier one.
+  static bool follows_leader(const Record& record, const Comparison& comparison) {
+    return record.is_hard_link() && comparison.actions[record.link_or_files] != Action::kSkip;
+  }
+
   static bool is_changed(const Comparison& comparison) {
     const auto is_work = [](Action action) {
       return action != Action::kNone && action != Action::kSkip;
@@ -388,11 +428,12 @@ class Puller {
     if (opened_.provisional) return {};
     // What the last pull recorded by itself was never compared with the server's.
     const bool recheck = target.state != nullptr && target.state->header().provisional;
-    const std::vector<hash::Xxh128> recorded = recheck ? comparison.xxh : std::vector<hash::Xxh128>();
+    const std::vector<hash::Xxh128> recorded =
+        recheck ? comparison.xxh : std::vector<hash::Xxh128>();
     std::vector<wire::EntryRange> ranges;
     for (uint32_t entry = 0; entry < target.view.count(); ++entry) {
       const Record& record = target.view.record(entry);
-      const bool wanted = record.is_file() && !record.is_hard_link() &&
+      const bool wanted = record.is_file() && !follows_leader(record, comparison) &&
                           comparison.actions[entry] != Action::kSkip &&
                           (recheck || !comparison.xxh[entry].known());
       if (!wanted) continue;
@@ -408,7 +449,8 @@ class Puller {
     if (const Status fetched = fetch_ranges(target, ranges, comparison); !fetched) return fetched;
     for (uint32_t entry = 0; entry < recorded.size(); ++entry) {
       if (!recorded[entry].known() || recorded[entry] == comparison.xxh[entry]) continue;
-      if (comparison.actions[entry] != Action::kNone && comparison.actions[entry] != Action::kMetadata) {
+      if (comparison.actions[entry] != Action::kNone &&
+          comparison.actions[entry] != Action::kMetadata) {
         continue;
       }
       // What came while the server had no digests is not what it has now.
@@ -436,11 +478,12 @@ class Puller {
         while (next < ranges.size() && request.ranges.size() < kMaxDigestRanges &&
                digests < kDigestsPerRequest) {
           digests += ranges[next].count;
-          request.ranges.push_back({.first = target.first_entry + ranges[next].first,
-                                    .count = ranges[next].count});
+          request.ranges.push_back(
+              {.first = target.first_entry + ranges[next].first, .count = ranges[next].count});
           ++next;
         }
-        sent.push_back({.id = conversation_->send_digests(request), .first = first, .count = next - first});
+        sent.push_back(
+            {.id = conversation_->send_digests(request), .first = first, .count = next - first});
       }
       const Result<Bytes> reply = conversation_->wait(sent.front().id);
       if (!reply) return std::unexpected(reply.error());
@@ -469,14 +512,14 @@ class Puller {
       const Action action = comparison.actions[entry];
       if (!record.is_file() || action == Action::kSkip) continue;
       ++stats.files_total;
-      if (record.is_hard_link()) continue;
+      if (follows_leader(record, comparison)) continue;
       stats.bytes_total += record.size_bytes;
       if (action == Action::kFetch || action == Action::kCheck || action == Action::kUnshare) {
         ++wanted.files;
         wanted.bytes += record.size_bytes;
       }
     }
-    stats.bytes_manifest = conversation_->bytes_received();
+    stats.bytes_manifest += conversation_->bytes_received() - listed_from_bytes_;
     progress_.start(ProgressPhase::kTransferring, wanted);
     progress_.tick();
   }
@@ -522,12 +565,13 @@ class Puller {
     }
   }
 
-  std::optional<Failure> transfer_files(const Target& target, Comparison& comparison, Staging& staging) {
+  std::optional<Failure> transfer_files(const Target& target, Comparison& comparison,
+                                        Staging& staging) {
     Applier applier({.destination_fd = target.destination_fd,
                      .table = target.view,
                      .writers = writer_count(options_.jobs),
                      .owner = options_.owner,
-                     .delete_extra = options_.delete_extra,
+                     .delete_extra = may_replace_directories(),
                      .on_outcome = [this] { conversation_->wake(); }},
                     staging);
     TransferContext context{.conversation = *conversation_,
@@ -542,7 +586,8 @@ class Puller {
     auto done = transfer(context);
     if (!done) {
       const auto& [error, local] = done.error();
-      return Failure{local ? in_destination(error) : error, local ? Phase::kLocal : Phase::kTransfer};
+      return Failure{local ? in_destination(error) : error,
+                     local ? Phase::kLocal : Phase::kTransfer};
     }
     gone_ = done->gone;
     errors_.insert(errors_.end(), done->errors.begin(), done->errors.end());
@@ -551,8 +596,12 @@ class Puller {
   }
 
   // Keeps what is here now for the next pull, unless it is kept already.
-  std::optional<Failure> save_state(const Target& target, const Comparison& comparison, Staging& staging) {
-    if (target.pack == nullptr && !is_changed(comparison)) return std::nullopt;
+  std::optional<Failure> save_state(const Target& target, const Comparison& comparison,
+                                    Staging& staging) {
+    // The digests of a provisional state are compared at every pull, until it is replaced.
+    const bool is_checked_now =
+        target.state != nullptr && target.state->header().provisional && !opened_.provisional;
+    if (target.pack == nullptr && !is_changed(comparison) && !is_checked_now) return std::nullopt;
     std::optional<catalog::NodePack> own;
     catalog::Parts parts;
     if (target.pack != nullptr) {
@@ -593,6 +642,7 @@ class Puller {
   std::vector<std::string> errors_;
   std::vector<std::string> stale_;
   bool gone_ = false;
+  uint64_t listed_from_bytes_ = 0;  // Received when this pass began.
   PullResult result_;
 };
 

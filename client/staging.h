@@ -4,13 +4,14 @@
 //   DEST/.superlifter/state.generation   the last pull, in the catalog's format
 //   DEST/.superlifter/stage/             files being built, same file system as DEST
 //
-// A staged file whose digest is known beforehand is named by it ("<32 hex>-<size>.<n>") from its first
-// byte on and grows from front to back, so a killed run needs no journal: the next one finds the whole
-// ones, checks them, and continues the partial ones where they end. Everything else in stage/ is left
-// over and swept.
+// A staged file whose digest is known beforehand is named by it ("<32 hex>-<size>.<n>") from its
+// first byte on and grows from front to back, so a killed run needs no journal: the next one finds
+// the whole ones, checks them, and continues the partial ones where they end. Everything else in
+// stage/ is left over and removed when the next run begins: a new name never meets an old file.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 
@@ -66,9 +67,22 @@ class Staging {
   uint64_t next_number_ = 1;
 };
 
+// Whether an entry stays; `path` begins with the name that remove_tree was given.
+using KeepEntry = std::function<bool(std::string_view path, bool is_directory)>;
+
 // Removes a file, or a directory with everything beneath it, below a directory fd. Never follows a
-// symlink, never leaves the tree. No recursion; holds one fd a level, at most kMaxDepth. ENOENT counts
-// as done. `removed` grows by the number of entries.
-[[nodiscard]] Status remove_tree(int directory_fd, const std::string& name, uint64_t& removed);
+// symlink, never leaves the tree. No recursion; holds few fds however deep the tree; kLimit beyond
+// kMaxDepth levels. ENOENT counts as done. Directories of ours that may not be read or written are
+// made so first. `removed` grows by the number of entries. What `keep` wants stays, and so do the
+// directories above it.
+[[nodiscard]] Status remove_tree(int directory_fd, const std::string& name, uint64_t& removed,
+                                 const KeepEntry& keep = {});
+
+// Lets the owner of an open directory read, write and enter it, when that is us, not root, and it
+// is not so already. True when its mode was changed.
+bool make_accessible(int directory_fd);
+// Opens a directory below a directory fd; one of ours that may not be read is made accessible
+// first.
+[[nodiscard]] Result<UniqueFd> open_accessible_at(int directory_fd, const std::string& name);
 
 }  // namespace superlifter::client

@@ -15,11 +15,17 @@ namespace {
 using tree::Record;
 using wire::Code;
 
-constexpr size_t kRequestItems = 512;             // In one READ.
-constexpr uint64_t kRequestBytes = 8 * kMiB;      // Stop adding to one READ beyond this.
+constexpr size_t kRequestItems = 512;         // In one READ.
+constexpr uint64_t kRequestBytes = 8 * kMiB;  // Stop adding to one READ beyond this.
 constexpr size_t kRequestsInFlight = 16;
 constexpr uint64_t kBytesInFlight = 32 * kMiB;
 constexpr int kTurnMs = 100;
+// Begun and not yet in place. Twice a committer's batch, so that one fills while one is published;
+// each costs some hundred bytes.
+constexpr uint64_t kJobsAhead = 32'768;
+// Local copies and checks that writers have: what comes from the network must not wait long behind
+// them, or the server takes us for dead.
+constexpr uint64_t kLocalBytesAhead = 64 * kMiB;
 
 struct DigestHash {
   size_t operator()(const hash::Xxh128& digest) const {
@@ -39,8 +45,8 @@ class Transfer {
     while (outstanding_ > 0) {
       request();
       context_.applier.flush();
-      const bool all_received = flights_.empty() && next_ == queue_.size();
-      if (all_received) context_.applier.commit_now();
+      // Nothing on its way: what is finished need not wait for a fuller batch.
+      if (flights_.empty() || local_bytes_ >= kLocalBytesAhead) context_.applier.commit_now();
       Status turned = context_.conversation.turn(handler, kTurnMs);
       context_.applier.flush();
       for (Applier::Outcome& outcome : context_.applier.take_outcomes()) {
@@ -49,6 +55,7 @@ class Transfer {
       context_.progress.tick();
       if (fatal_) return std::unexpected(std::pair(*fatal_, true));
       if (!turned && turned.error().code == Errc::kGone) {
+        context_.conversation.abandon_reads();
         result_.gone = true;
         return std::move(result_);
       }
@@ -66,8 +73,9 @@ class Transfer {
   struct Item {
     uint32_t job = 0;
     uint32_t entry = 0;
-    uint64_t bytes = 0;
-    bool ended = false;    // All its bytes came (or it failed before).
+    uint64_t bytes = 0;     // Asked for,
+    uint64_t received = 0;  // and come so far.
+    bool ended = false;     // All its bytes came (or it failed before).
     bool decided = false;
   };
   struct Flight {  // One READ.
@@ -78,22 +86,18 @@ class Transfer {
   };
 
   void plan() {
-    const std::unordered_map<hash::Xxh128, std::string, DigestHash> moved = find_moved();
-    const tree::TableView& table = context_.table;
-    for (uint32_t entry = 0; entry < table.count(); ++entry) {
+    moved_ = find_moved();
+    for (uint32_t entry = 0; entry < context_.table.count(); ++entry) {
       const Action action = context_.comparison.actions[entry];
       const hash::Xxh128& digest = context_.comparison.xxh[entry];
       if (action == Action::kFetch) {
-        const auto source = moved.find(digest);
-        if (digest.known() && source != moved.end()) {
-          local(entry, source->second, false);
+        if (digest.known() && moved_.contains(digest)) {
+          locals_.push_back(entry);
         } else {
           queue_.push_back({.entry = entry});
         }
-      } else if (action == Action::kUnshare && digest.known()) {
-        local(entry, table.path(entry), false);
-      } else if (action == Action::kCheck && digest.known()) {
-        local(entry, {}, true);
+      } else if ((action == Action::kUnshare || action == Action::kCheck) && digest.known()) {
+        locals_.push_back(entry);
       } else if (action == Action::kUnshare || action == Action::kCheck) {
         // Without a digest there is nothing to check against.
         context_.comparison.actions[entry] = Action::kFetch;
@@ -105,15 +109,25 @@ class Transfer {
     }
   }
 
-  void local(uint32_t entry, std::string copy_from, bool check_only) {
+  // A check of what is in place, or a copy of what is here under another name or shared.
+  void start_local(uint32_t entry) {
+    const Action action = context_.comparison.actions[entry];
     Applier::Job job;
     job.entry = entry;
     job.digest = context_.comparison.xxh[entry];
-    job.copy_from = std::move(copy_from);
-    job.check_only = check_only;
-    if (!check_only) {
-      job.stage_name = context_.staging.new_name(job.digest, context_.table.record(entry).size_bytes);
+    job.check_only = action == Action::kCheck;
+    if (!job.check_only) {
+      job.copy_from =
+          action == Action::kFetch ? moved_.find(job.digest)->second : context_.table.path(entry);
+      job.stage_name =
+          context_.staging.new_name(job.digest, context_.table.record(entry).size_bytes);
     }
+    run_local(std::move(job));
+  }
+
+  void run_local(Applier::Job job) {
+    ++begun_;
+    local_bytes_ += context_.table.record(job.entry).size_bytes;
     context_.applier.run_local(std::move(job));
   }
 
@@ -132,20 +146,24 @@ class Transfer {
     for (uint32_t entry = 0; entry < state.table().count(); ++entry) {
       if (!state.local()[entry].known() || !state.table().record(entry).is_file()) continue;
       const auto wanted = found.find(state.xxh()[entry]);
-      if (wanted != found.end() && wanted->second.empty()) wanted->second = state.table().path(entry);
+      if (wanted != found.end() && wanted->second.empty())
+        wanted->second = state.table().path(entry);
     }
     std::erase_if(found, [](const auto& item) { return item.second.empty(); });
     return found;
   }
 
-  // Fills READs from the queue while there is room in flight.
+  // Starts what there is room for: local jobs, and READs from the queue.
   void request() {
+    while (next_local_ < locals_.size() && begun_ < kJobsAhead && local_bytes_ < kLocalBytesAhead) {
+      start_local(locals_[next_local_++]);
+    }
     while (next_ < queue_.size() && flights_.size() < kRequestsInFlight &&
-           bytes_in_flight_ < kBytesInFlight) {
+           bytes_in_flight_ < kBytesInFlight && begun_ < kJobsAhead) {
       Flight flight;
       wire::ReadRequest read;
       while (next_ < queue_.size() && flight.items.size() < kRequestItems &&
-             flight.bytes < kRequestBytes) {
+             flight.bytes < kRequestBytes && begun_ < kJobsAhead) {
         start(queue_[next_++], flight, read);
       }
       if (flight.items.empty()) continue;
@@ -169,7 +187,8 @@ class Transfer {
     context_.progress.skip(job.staged_bytes, 0);
     if (record.size_bytes == job.staged_bytes) {
       // Whole already, or empty: nothing has to cross the wire.
-      if (record.size_bytes > 0) return context_.applier.run_local(std::move(job));
+      if (record.size_bytes > 0) return run_local(std::move(job));
+      ++begun_;
       const uint32_t number = context_.applier.begin(std::move(job));
       context_.applier.write(number, nullptr, {}, true);
       return context_.applier.decide(number, Code::kOk);
@@ -181,6 +200,7 @@ class Transfer {
                           .offset = job.staged_bytes,
                           .length_bytes = item.bytes});
     flight.bytes += item.bytes;
+    ++begun_;
     if (wanted.again) ++context_.stats.files_refetched;
     item.job = context_.applier.begin(std::move(job));
     flight.items.push_back(item);
@@ -198,10 +218,13 @@ class Transfer {
     Item& item = flight.items[index];
     if (item.decided) return broken("a second status for one item");
     if (event.is_item_status) {
-      if (event.status == Code::kOk && !item.ended) return broken("an item that is OK before its end");
+      if (event.status == Code::kOk && !item.ended)
+        return broken("an item that is OK before its end");
       if (!item.ended) ++flight.cursor;
       item.ended = true;
     } else {
+      item.received += event.bytes.size();
+      if (item.received > item.bytes) return broken("more bytes of a file than were asked for");
       context_.applier.write(item.job, event.slab, event.bytes, event.ends_item);
       context_.stats.bytes_literal += event.bytes.size();
       context_.progress.add(event.bytes.size(), 0);
@@ -224,6 +247,8 @@ class Transfer {
   void on_outcome(Applier::Outcome& outcome) {
     Comparison& comparison = context_.comparison;
     const uint32_t entry = outcome.entry;
+    --begun_;
+    if (outcome.from_local) local_bytes_ -= context_.table.record(entry).size_bytes;
     using Kind = Applier::Outcome::Kind;
     if (outcome.kind == Kind::kMismatch) {
       if (outcome.from_local) {
@@ -255,6 +280,7 @@ class Transfer {
           ++context_.stats.files_unchanged;
         } else if (outcome.from_local) {
           ++context_.stats.files_moved;
+          context_.stats.bytes_matched += context_.table.record(entry).size_bytes;
         } else {
           ++context_.stats.files_fetched;
         }
@@ -265,7 +291,7 @@ class Transfer {
         break;
       case Kind::kFailed:
         comparison.local[entry] = {};
-        if (context_.applier.has_fatal() && !fatal_) fatal_ = outcome.error;
+        if (outcome.is_fatal && !fatal_) fatal_ = outcome.error;
         result_.errors.push_back(outcome.error.message);
         break;
       case Kind::kMismatch:
@@ -275,11 +301,16 @@ class Transfer {
 
   TransferContext& context_;
   TransferResult result_;
-  std::vector<Wanted> queue_;  // Files to fetch; grows by what has to be fetched (again).
-  size_t next_ = 0;            // First of queue_ that was not asked for.
+  std::vector<Wanted> queue_;     // Files to fetch; grows by what has to be fetched (again).
+  size_t next_ = 0;               // First of queue_ that was not asked for.
+  std::vector<uint32_t> locals_;  // Entries that need no network, if all goes well.
+  size_t next_local_ = 0;         // First of locals_ that the applier was not given.
+  uint64_t local_bytes_ = 0;      // Of local jobs that the applier has.
+  std::unordered_map<hash::Xxh128, std::string, DigestHash> moved_;  // See find_moved().
   std::map<uint32_t, Flight> flights_;
   uint64_t bytes_in_flight_ = 0;
-  uint64_t outstanding_ = 0;   // Jobs without an outcome, asked for or not.
+  uint64_t begun_ = 0;        // Jobs that the applier has.
+  uint64_t outstanding_ = 0;  // Jobs without an outcome, asked for or not.
   std::set<uint32_t> refetched_;
   std::optional<Error> fatal_;
 };

@@ -35,8 +35,8 @@ struct TransferContext {
   Progress& progress;
   Stats& stats;
   const tree::TableView& table;
-  Comparison& comparison;         // Actions and digests in; local parts and digests out.
-  uint32_t first_entry = 0;       // Number in the module of the table's entry 0.
+  Comparison& comparison;                   // Actions and digests in; local parts and digests out.
+  uint32_t first_entry = 0;                 // Number in the module of the table's entry 0.
   const catalog::Catalog* state = nullptr;  // To find moved files in; may be null.
 };
 
@@ -46,8 +46,8 @@ struct TransferResult {
   bool gone = false;                // The generation was dropped by the server: open the next one.
 };
 
-// Runs it. A failure is the connection's, or (kIo with errno, from the applier) the destination's: what
-// was finished by then is in place or in staging.
+// Runs it. A failure is the connection's, or (kIo with errno, from the applier) the destination's:
+// what was finished by then is in place or in staging.
 [[nodiscard]] std::expected<TransferResult, std::pair<Error, bool /* local */>> transfer(
     TransferContext& context);
 

@@ -61,14 +61,14 @@ class Verifier {
   std::string check(uint32_t entry, DirectoryCache& directories, std::vector<uint8_t>& buffer) {
     const tree::TableView& table = state_.table();
     const tree::Record& record = table.record(entry);
-    // What the pull left out (a filter) or could not get has no local part.
-    if (record.is_file() && !state_.local()[entry].known()) return {};
+    // What the pull left out (a filter) or could not get has no local part. Everything else has
+    // one, of whatever kind, and must be there.
+    if (!state_.local()[entry].known()) return {};
     const Result<int> parent = directories.get(record.parent);
-    if (!parent) return is_expected(entry) ? parent.error().message : "";
+    if (!parent) return parent.error().message;
     const std::string name(table.name(entry));
     struct stat stat{};
     if (fstatat(*parent, name.c_str(), &stat, AT_SYMLINK_NOFOLLOW) != 0) {
-      if (!is_expected(entry)) return {};
       return errno == ENOENT ? "is missing" : std::string("stat: ") + std::strerror(errno);
     }
     if (record.is_directory()) return S_ISDIR(stat.st_mode) ? "" : "is not a directory any more";
@@ -79,12 +79,6 @@ class Verifier {
              std::to_string(record.size_bytes);
     }
     return check_content(entry, *parent, name, buffer);
-  }
-
-  // Directories and symlinks have no local part of their own: those with a file beneath them, and the
-  // ones in a tree that was pulled whole, must be there; one that a filter left out need not.
-  bool is_expected(uint32_t entry) const {
-    return state_.table().record(entry).is_file() && state_.local()[entry].known();
   }
 
   std::string check_symlink(uint32_t entry, int parent, const std::string& name,
@@ -138,7 +132,8 @@ class Verifier {
 
 }  // namespace
 
-VerifyResult verify(const VerifyOptions& options, Progress& progress, const std::atomic<bool>& stop) {
+VerifyResult verify(const VerifyOptions& options, Progress& progress,
+                    const std::atomic<bool>& stop) {
   VerifyResult failed;
   failed.exit_code = ExitCode::kFileIo;
   const Result<UniqueFd> destination = fs::open_root(options.destination);
@@ -149,7 +144,8 @@ VerifyResult verify(const VerifyOptions& options, Progress& progress, const std:
   const Result<UniqueFd> directory =
       fs::open_directory_at(destination->get(), std::string(kStateDirectory));
   Result<std::shared_ptr<const catalog::Catalog>> state = fail(Errc::kNotFound, "");
-  if (directory) state = catalog::Catalog::open(directory->get(), kStateFile, catalog::Verify::kEverything);
+  if (directory)
+    state = catalog::Catalog::open(directory->get(), kStateFile, catalog::Verify::kEverything);
   if (!state) {
     const bool none = state.error().code == Errc::kNotFound;
     progress.note("'" + escape(options.destination) + "': " +

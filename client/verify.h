@@ -14,10 +14,11 @@ struct VerifyResult {
   uint64_t files = 0;                  // Hashed and right.
   uint64_t bytes = 0;
   uint64_t problems = 0;
-  uint64_t without_digest = 0;         // Files of which no digest is known: only looked at.
+  uint64_t without_digest = 0;  // Files of which no digest is known: only looked at.
 };
 
 // Each difference is told through progress.note, one line each.
-VerifyResult verify(const VerifyOptions& options, Progress& progress, const std::atomic<bool>& stop);
+VerifyResult verify(const VerifyOptions& options, Progress& progress,
+                    const std::atomic<bool>& stop);
 
 }  // namespace superlifter::client

@@ -6,10 +6,11 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define CHECK(condition)                                                                 \
-  do {                                                                                   \
-    if (!(condition)) [[unlikely]] {                                                     \
-      std::fprintf(stderr, "%s:%d: CHECK failed: %s\n", __FILE__, __LINE__, #condition); \
-      std::abort();                                                                      \
-    }                                                                                    \
+#define CHECK(condition)                                                                      \
+  do {                                                                                        \
+    if (!(condition)) [[unlikely]] {                                                          \
+      static_cast<void>(                                                                      \
+          std::fprintf(stderr, "%s:%d: CHECK failed: %s\n", __FILE__, __LINE__, #condition)); \
+      std::abort();                                                                           \
+    }                                                                                         \
   } while (false)

@@ -51,12 +51,14 @@ constexpr size_t kMaxOpenFilesAhead = 16;          // Large files held open by o
 constexpr size_t kOutboxHighWaterBytes = 1 << 20;  // No more is produced above this.
 
 // --- Configuration (config) --------------------------------------------------------------------
-constexpr size_t kMaxConfigBytes = 1 << 20;      // The document, and again with its aliases written out.
-constexpr size_t kMaxConfigValues = 256 << 10;   // Keys, values, lists and maps; aliases written out.
-constexpr size_t kMaxConfigDepth = 16;           // The schema needs 4.
-constexpr size_t kMaxConfigErrors = 100;         // Reported in one run.
+constexpr size_t kMaxConfigBytes = 1
+                                   << 20;  // The document, and again with its aliases written out.
+constexpr size_t kMaxConfigValues = 256
+                                    << 10;  // Keys, values, lists and maps; aliases written out.
+constexpr size_t kMaxConfigDepth = 16;      // The schema needs 4.
+constexpr size_t kMaxConfigErrors = 100;    // Reported in one run.
 constexpr size_t kMaxListenAddresses = 64;
-constexpr size_t kMaxConfigListItems = 1024;     // Patterns or prefixes in one list.
+constexpr size_t kMaxConfigListItems = 1024;  // Patterns or prefixes in one list.
 
 static_assert(kMaxTreeNodes * 32 + 64 <= kMaxRequestPayload);
 static_assert(kDataFrameBytes <= kMaxReplyPayload);

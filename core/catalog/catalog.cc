@@ -246,6 +246,8 @@ Result<std::shared_ptr<const Catalog>> Catalog::open(int directory_fd, const std
   if (const Status loaded = CatalogLoader(*out, verify).load(); !loaded) {
     return fail_in(attempt, loaded.error());
   }
+  // Checking touched most of the file; a reader keeps what it uses from here on.
+  out->file_.release_pages();
   return out;
 }
 

@@ -86,6 +86,9 @@ class Catalog {
   uint64_t all_nodes_length_bytes() const { return all_nodes_length_; }
   int fd() const { return fd_.get(); }
 
+  // Lets go of the memory that passes over this generation took (fs::MappedFile::release_pages).
+  void release_pages() const { file_.release_pages(); }
+
   // The validators of a file as they were indexed.
   Validators validators(uint32_t entry) const;
 

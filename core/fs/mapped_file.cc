@@ -40,4 +40,10 @@ MappedFile::~MappedFile() {
   unmap(bytes_);
 }
 
+void MappedFile::release_pages() const {
+  if (bytes_.empty()) return;
+  // The pages are clean and the map is read-only: nothing is lost, and a refusal costs memory only.
+  static_cast<void>(madvise(const_cast<uint8_t*>(bytes_.data()), bytes_.size(), MADV_DONTNEED));
+}
+
 }  // namespace superlifter::fs

@@ -25,6 +25,10 @@ class MappedFile {
   // Lives as long as this object.
   ByteView bytes() const { return bytes_; }
 
+  // Takes the pages that were touched out of this process's memory; they come back from the page
+  // cache when they are touched again. For a pass over a large file that is over.
+  void release_pages() const;
+
  private:
   ByteView bytes_;
 };

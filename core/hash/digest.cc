@@ -52,6 +52,8 @@ struct Xxh128Hasher::State {
   XXH3_state_t* xxh = XXH3_createState();
 
   State() { CHECK(xxh != nullptr); }
+  State(State&&) = delete;
+  State& operator=(State&&) = delete;
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() { XXH3_freeState(xxh); }
@@ -80,6 +82,8 @@ struct Sha256Hasher::State {
   EVP_MD_CTX* context = EVP_MD_CTX_new();
 
   State() { CHECK(algorithm != nullptr && context != nullptr); }
+  State(State&&) = delete;
+  State& operator=(State&&) = delete;
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {

@@ -29,7 +29,7 @@ std::string to_text(const Address& address);
 struct Prefix {
   Address address;           // Bits beyond the length are zero.
   unsigned length_bits = 0;  // In terms of the 128-bit form: an IPv4 /8 is 104.
-  bool contains(const Address& address) const;
+  bool contains(const Address& other) const;
 };
 
 // "10.0.0.0/8", "2001:db8::/32", or an address alone. kConfig when bits beyond the length are set:

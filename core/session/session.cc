@@ -3,6 +3,7 @@
 #include <zstd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <optional>
 #include <utility>
 #include <variant>
@@ -56,6 +57,22 @@ struct ItemState {
   uint32_t index = 0;
   uint32_t entry = 0;
 };
+
+// What an engine's answer says about an item.
+Code judge(const FileReply& reply, const ItemState& state) {
+  const auto content = [](Validators validators) {
+    validators.ctime_s = 0;
+    validators.ctime_ns = 0;
+    return validators;
+  };
+  const bool is_gone =
+      reply.sys_errno == ENOENT || reply.sys_errno == ENOTDIR || reply.sys_errno == ELOOP;
+  if (reply.sys_errno != 0) return is_gone ? Code::kStale : Code::kIo;
+  const bool shrunk = state.file != nullptr && state.file->shrunk.load(std::memory_order_relaxed);
+  const bool whole = state.large || reply.data.size() == state.end - state.offset;
+  const bool same = reply.is_regular && content(reply.validators) == content(state.expected);
+  return same && whole && !shrunk ? Code::kOk : Code::kStale;
+}
 
 }  // namespace
 
@@ -503,24 +520,10 @@ void Session::on_file(FileReply reply) {
   }
   ItemState& state = *found;
   state.answered = true;
+  state.status = judge(reply, state);
   // Where only ctime differs (a link, a rename, a chmod) the content is served and the module
   // queued for a rescan: the digest at the client decides.
-  const auto content = [](Validators validators) {
-    validators.ctime_s = 0;
-    validators.ctime_ns = 0;
-    return validators;
-  };
-  if (reply.sys_errno == ENOENT || reply.sys_errno == ENOTDIR || reply.sys_errno == ELOOP) {
-    state.status = Code::kStale;
-  } else if (reply.sys_errno != 0) {
-    state.status = Code::kIo;
-  } else if (!reply.is_regular || content(reply.validators) != content(state.expected)) {
-    state.status = Code::kStale;
-  } else if (state.file != nullptr && state.file->shrunk.load(std::memory_order_relaxed)) {
-    state.status = Code::kStale;
-  } else if (!state.large && reply.data.size() != state.end - state.offset) {
-    state.status = Code::kStale;
-  } else if (reply.validators != state.expected) {
+  if (state.status == Code::kOk && reply.validators != state.expected) {
     request.generation->report_stale(state.entry);
   }
   if (state.status == Code::kStale) {

@@ -59,6 +59,8 @@ class Session {
   // `store` is borrowed and outlives the session.
   Session(Options options, Store& store);
   ~Session();
+  Session(Session&&) = delete;
+  Session& operator=(Session&&) = delete;
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 

@@ -532,7 +532,7 @@ void encode_index(const IndexNode& index, Bytes& out) {
   }
 }
 
-hash::Sha256 encode_tree(const TableView& table, const FileDigests& digests, NodeSink sink) {
+hash::Sha256 encode_tree(const TableView& table, const FileDigests& digests, const NodeSink& sink) {
   return TreeEncoder(table, digests, sink).run();
 }
 

@@ -89,7 +89,7 @@ using NodeSink = std::function<void(const hash::Sha256& digest, ByteView bytes)>
 // Encodes all nodes of a table and returns the root's digest. The same content gives the same bytes
 // on every host. REQUIRES: Table::finish was called. Cost: linear; memory for one directory at a
 // time.
-hash::Sha256 encode_tree(const TableView& table, const FileDigests& digests, NodeSink sink);
+hash::Sha256 encode_tree(const TableView& table, const FileDigests& digests, const NodeSink& sink);
 
 // Looks a node up by digest; empty when it is not there. The bytes must outlive the call to expand.
 using NodeSource = std::function<ByteView(const hash::Sha256& digest)>;

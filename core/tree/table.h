@@ -97,7 +97,7 @@ class TableView {
   uint32_t end_of(uint32_t entry) const { return entry + 1 + records_[entry].subtree_entries; }
 
   // The child of a directory with that name, or kNoEntry. Cost: linear in the directory's children.
-  uint32_t find_child(uint32_t directory, std::string_view name) const;
+  uint32_t find_child(uint32_t directory, std::string_view wanted) const;
   // The entry with that path ("" is the root), or kNoEntry.
   uint32_t find(std::string_view path) const;
 

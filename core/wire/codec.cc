@@ -51,8 +51,9 @@ void read_magic(Reader& reader) {
 
 Code read_code(Reader& reader) {
   const uint16_t code = reader.u16();
-  if (code > kLastCode) reader.invalidate();
-  return static_cast<Code>(code);
+  if (code <= kLastCode) return static_cast<Code>(code);
+  reader.invalidate();
+  return Code::kInternal;
 }
 
 hash::Sha256 read_sha256(Reader& reader) {
@@ -285,11 +286,11 @@ Result<DigestsRequest> decode_digests(ByteView payload) {
   Reader reader(payload);
   DigestsRequest digests;
   const uint8_t kind = reader.u8();  // [digests-kind]
-  if (kind != static_cast<uint8_t>(DigestKind::kXxh128) &&
-      kind != static_cast<uint8_t>(DigestKind::kSha256)) {
+  if (kind == static_cast<uint8_t>(DigestKind::kSha256)) {
+    digests.kind = DigestKind::kSha256;
+  } else if (kind != static_cast<uint8_t>(DigestKind::kXxh128)) {
     reader.invalidate();
   }
-  digests.kind = static_cast<DigestKind>(kind);
   const uint64_t count = reader.varint_at_most(kMaxDigestRanges);  // [digests-ranges]
   uint64_t end = 0;
   for (uint64_t i = 0; i < count && reader.ok(); ++i) {

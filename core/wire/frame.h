@@ -26,8 +26,8 @@ void encode_frame_header(const FrameHeader& header, Bytes& out);
 // REQUIRES: exactly kFrameHeaderBytes.
 [[nodiscard]] Result<FrameHeader> decode_frame_header(ByteView bytes, size_t most_bytes);
 
-// A frame whose payload borrows from the bytes fed (or from the deframer's buffer): it is valid until
-// the next call. Of DATA, when streamed, a piece of the payload; the last one has ends_frame.
+// A frame whose payload borrows from the bytes fed (or from the deframer's buffer): it is valid
+// until the next call. Of DATA, when streamed, a piece of the payload; the last one has ends_frame.
 struct Frame {
   FrameHeader header;
   ByteView payload;
@@ -52,8 +52,8 @@ class Deframer {
   // Changes the bound, after the hello.
   void set_most_payload_bytes(size_t bytes) { most_bytes_ = bytes; }
 
-  // Hands DATA payloads out in pieces as they come, never copied and never held back until the frame
-  // is whole: what a receiver of large files wants. Each piece borrows from the bytes fed.
+  // Hands DATA payloads out in pieces as they come, never copied and never held back until the
+  // frame is whole: what a receiver of large files wants. Each piece borrows from the bytes fed.
   void stream_data() { streams_data_ = true; }
 
   // Takes the next bytes of the stream. REQUIRES: next() has returned nothing since the last feed;
@@ -74,8 +74,8 @@ class Deframer {
   Bytes held_;              // The front of a frame that came in pieces.
   bool hand_back_ = false;  // held_ was handed out as a frame and is to be cleared.
   bool streams_data_ = false;
-  FrameHeader streaming_;           // Of the DATA frame that is being handed out.
-  uint32_t streaming_left_ = 0;     // Bytes of it still to come.
+  FrameHeader streaming_;        // Of the DATA frame that is being handed out.
+  uint32_t streaming_left_ = 0;  // Bytes of it still to come.
   std::optional<Error> failure_;
 };
 

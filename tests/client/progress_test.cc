@@ -184,7 +184,7 @@ TEST(Progress, PlainPrintsALineEveryInterval) {
   }
   ASSERT_EQ(recorder.writes.size(), 2U);
   EXPECT_EQ(recorder.writes[0],
-            "transferring: 4%, 4.99 MiB of 100 MiB, 0 of 100 files, 1023 KiB/s, 1:36 left\n");
+            "transferring: 4%, 4.99 MiB of 100 MiB, 0 of 100 files, 1023 KiB/s, 1:37 left\n");
   progress.note("n");
   progress.finish("summary");
   EXPECT_EQ(recorder.writes[2] + recorder.writes[3], "n\nsummary\n");
@@ -313,7 +313,20 @@ TEST(Progress, PercentIsHundredOnlyAtTheEnd) {
   snapshot.done.bytes = UINT64_MAX - 1;
   EXPECT_NE(render_line(snapshot, 80).find(" 99%"), std::string::npos);
   snapshot.done.bytes = UINT64_MAX;
+  EXPECT_NE(render_line(snapshot, 80).find(" 99%"), std::string::npos) << "files are left";
+  snapshot.done.files = snapshot.total.files;
   EXPECT_NE(render_line(snapshot, 80).find("100%"), std::string::npos);
+}
+
+TEST(Progress, EtaOfManyTinyFilesFollowsTheirNumber) {
+  ManualClock clock;
+  Recorder recorder;
+  Progress progress(clock, make_quiet_renderer(recorder.sink()));
+  progress.start(ProgressPhase::kTransferring, {.bytes = 10'000, .files = 10'000});
+  progress.add(10'000, 1'000);  // Every byte came; most files are not in place yet.
+  clock.advance_ms(1'000);
+  EXPECT_GE(progress.snapshot().eta_s, 8U);
+  EXPECT_LE(progress.snapshot().eta_s, 9U);
 }
 
 TEST(Progress, LineIsNeverWiderThanTheTerminal) {
