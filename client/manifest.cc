@@ -233,10 +233,15 @@ Status NodeStore::fetch_below(const hash::Sha256& root) {
   return {};
 }
 
-Result<tree::Table> NodeStore::expand(const Location& location, const RelPath& path) const {
+Result<tree::Table> NodeStore::expand(const Location& location, const RelPath& path,
+                                      std::vector<tree::LeafCommitment>* leaves) const {
+  tree::ExpandLimits limits{.entries = location.subtree_entries};
+  if (leaves != nullptr) {
+    limits.on_leaf = [leaves](const tree::LeafCommitment& leaf) { leaves->push_back(leaf); };
+  }
   return tree::expand(
       location.node, location.metadata, [this](const hash::Sha256& digest) { return find(digest); },
-      {.entries = location.subtree_entries}, path.text());
+      limits, path.text());
 }
 
 Result<catalog::NodePack> NodeStore::take_pack(const hash::Sha256& root) {

@@ -71,7 +71,10 @@ class NodeStore {
   // Everything below a directory node.
   [[nodiscard]] Status fetch_below(const hash::Sha256& root);
   // The tree below a location as a table; fetch_below first. Its root is the location itself.
-  [[nodiscard]] Result<tree::Table> expand(const Location& location, const RelPath& path) const;
+  // `leaves`, when given, gets what each leaf commits to.
+  [[nodiscard]] Result<tree::Table> expand(
+      const Location& location, const RelPath& path,
+      std::vector<tree::LeafCommitment>* leaves = nullptr) const;
   // All nodes below `root` as a pack, taken from what was fetched and from the state. Ends this
   // store's use.
   [[nodiscard]] Result<catalog::NodePack> take_pack(const hash::Sha256& root);

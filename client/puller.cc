@@ -9,15 +9,16 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <optional>
+#include <span>
 #include <thread>
 #include <utility>
 
 #include "client/applier.h"
 #include "client/connect.h"
 #include "client/conversation.h"
+#include "client/digests.h"
 #include "client/local_tree.h"
 #include "client/manifest.h"
 #include "client/publish.h"
@@ -37,9 +38,6 @@ using tree::Record;
 constexpr unsigned kPasses = 3;                // One, and two more for what was stale.
 constexpr uint64_t kNewerGenerationMs = 5000;  // How long to wait for the server to index a change.
 constexpr uint64_t kAskAgainMs = 250;
-constexpr uint32_t kDigestsPerRequest = 256 << 10;
-constexpr uint32_t kDigestGap = 8;  // Asking for a few that are known is cheaper than a range.
-constexpr size_t kDigestRequestsAhead = 8;
 constexpr size_t kMostNotes = 20;  // Lines of one kind before "and N more".
 
 unsigned writer_count(unsigned wanted) {
@@ -97,9 +95,10 @@ class Puller {
     int destination_fd = -1;
     bool single = false;
     const catalog::Catalog* state = nullptr;
-    const catalog::NodePack* pack = nullptr;  // Null: the tree is the state's own.
-    hash::Sha256 node{};                      // With a pack: the tree's top node
-    tree::RootMetadata metadata{};            // and its root's own metadata.
+    std::span<const tree::LeafCommitment> leaves;  // Empty when the tree is the state's own.
+    const catalog::NodePack* pack = nullptr;       // Null: the tree is the state's own.
+    hash::Sha256 node{};                           // With a pack: the tree's top node
+    tree::RootMetadata metadata{};                 // and its root's own metadata.
   };
 
   void tell(const std::vector<std::string>& lines) {
@@ -296,9 +295,11 @@ class Puller {
     if (const Status fetched = nodes.fetch_below(location.node); !fetched) {
       return transfer_failure(fetched.error());
     }
-    Result<tree::Table> table = nodes.expand(location, options_.source.path);
+    std::vector<tree::LeafCommitment> leaves;
+    Result<tree::Table> table = nodes.expand(location, options_.source.path, &leaves);
     if (!table) return transfer_failure(table.error());
     target.view = table->view();
+    target.leaves = leaves;
     if (target.view.find_child(kRoot, kStateDirectory) != tree::kNoEntry) {
       return Failure{Error{Errc::kProtocol, 0,
                            "the source holds an entry '.superlifter', which is never served"},
@@ -372,8 +373,14 @@ class Puller {
       return Failure{comparison.error(), local ? Phase::kLocal : Phase::kTransfer};
     }
     errors_.insert(errors_.end(), comparison->errors.begin(), comparison->errors.end());
-    if (const Status fetched = fetch_digests(target, *comparison); !fetched) {
-      return transfer_failure(fetched.error());
+    if (!opened_.provisional) {
+      const Status fetched = fetch_digests({.conversation = *conversation_,
+                                            .table = target.view,
+                                            .leaves = target.leaves,
+                                            .first_entry = target.first_entry,
+                                            .comparison = *comparison,
+                                            .state = target.state});
+      if (!fetched) return transfer_failure(fetched.error());
     }
     count_totals(target, *comparison);
     if (options_.dry_run) {
@@ -421,83 +428,6 @@ class Puller {
     };
     return !comparison.extra.empty() ||
            std::any_of(comparison.actions.begin(), comparison.actions.end(), is_work);
-  }
-
-  // Asks for the digests that the state could not supply.
-  Status fetch_digests(const Target& target, Comparison& comparison) {
-    if (opened_.provisional) return {};
-    // What the last pull recorded by itself was never compared with the server's.
-    const bool recheck = target.state != nullptr && target.state->header().provisional;
-    const std::vector<hash::Xxh128> recorded =
-        recheck ? comparison.xxh : std::vector<hash::Xxh128>();
-    std::vector<wire::EntryRange> ranges;
-    for (uint32_t entry = 0; entry < target.view.count(); ++entry) {
-      const Record& record = target.view.record(entry);
-      const bool wanted = record.is_file() && !follows_leader(record, comparison) &&
-                          comparison.actions[entry] != Action::kSkip &&
-                          (recheck || !comparison.xxh[entry].known());
-      if (!wanted) continue;
-      const bool joins = !ranges.empty() &&
-                         entry - (ranges.back().first + ranges.back().count) <= kDigestGap &&
-                         entry - ranges.back().first < kDigestsPerRequest;
-      if (joins) {
-        ranges.back().count = entry + 1 - ranges.back().first;
-      } else {
-        ranges.push_back({.first = entry, .count = 1});
-      }
-    }
-    if (const Status fetched = fetch_ranges(target, ranges, comparison); !fetched) return fetched;
-    for (uint32_t entry = 0; entry < recorded.size(); ++entry) {
-      if (!recorded[entry].known() || recorded[entry] == comparison.xxh[entry]) continue;
-      if (comparison.actions[entry] != Action::kNone &&
-          comparison.actions[entry] != Action::kMetadata) {
-        continue;
-      }
-      // What came while the server had no digests is not what it has now.
-      comparison.actions[entry] = Action::kFetch;
-      comparison.local[entry] = {};
-      --comparison.files_unchanged;
-    }
-    return {};
-  }
-
-  Status fetch_ranges(const Target& target, const std::vector<wire::EntryRange>& ranges,
-                      Comparison& comparison) {
-    struct Sent {
-      uint32_t id = 0;
-      size_t first = 0;
-      size_t count = 0;
-    };
-    std::deque<Sent> sent;
-    size_t next = 0;
-    while (next < ranges.size() || !sent.empty()) {
-      while (next < ranges.size() && sent.size() < kDigestRequestsAhead) {
-        wire::DigestsRequest request;
-        uint64_t digests = 0;
-        const size_t first = next;
-        while (next < ranges.size() && request.ranges.size() < kMaxDigestRanges &&
-               digests < kDigestsPerRequest) {
-          digests += ranges[next].count;
-          request.ranges.push_back(
-              {.first = target.first_entry + ranges[next].first, .count = ranges[next].count});
-          ++next;
-        }
-        sent.push_back(
-            {.id = conversation_->send_digests(request), .first = first, .count = next - first});
-      }
-      const Result<Bytes> reply = conversation_->wait(sent.front().id);
-      if (!reply) return std::unexpected(reply.error());
-      ByteView rest = *reply;
-      for (size_t i = sent.front().first; i < sent.front().first + sent.front().count; ++i) {
-        const size_t size = ranges[i].count * sizeof(hash::Xxh128);
-        if (rest.size() < size) return fail(Errc::kProtocol, "the server sent too few digests");
-        std::memcpy(comparison.xxh[ranges[i].first].bytes.data(), rest.data(), size);
-        rest = rest.subspan(size);
-      }
-      sent.pop_front();
-      progress_.tick();
-    }
-    return {};
   }
 
   void count_totals(const Target& target, const Comparison& comparison) {

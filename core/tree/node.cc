@@ -378,6 +378,12 @@ class Expander {
     if (bytes.empty()) return fail(Errc::kNotFound, "directory node is missing");
     Result<Node> node = decode_node(bytes);
     if (!node) return std::unexpected(node.error());
+    const LeafNode* leaf = std::get_if<LeafNode>(&*node);
+    if (leaf != nullptr && !leaf->entries.empty() && limits_.on_leaf) {
+      limits_.on_leaf({.first_entry = table_.count(),
+                       .entries = static_cast<uint32_t>(leaf->entries.size()),
+                       .xxh = leaf->xxh_commitment});
+    }
     frames_.push_back({.node = std::move(*node),
                        .next = 0,
                        .covers = covers,
@@ -540,6 +546,20 @@ Result<Table> expand(const hash::Sha256& root, const RootMetadata& metadata,
                      const NodeSource& source, const ExpandLimits& limits,
                      std::string_view base_path) {
   return Expander(source, limits).run(root, metadata, base_path);
+}
+
+bool keeps_commitment(const TableView& table, const LeafCommitment& leaf,
+                      std::span<const hash::Xxh128> digests) {
+  if (!leaf.xxh.known()) return true;
+  Bytes section;
+  uint32_t entry = leaf.first_entry;
+  for (uint32_t i = 0; i < leaf.entries; ++i, entry = table.end_of(entry)) {
+    const Record& record = table.record(entry);
+    if (!record.is_file()) continue;
+    const hash::Xxh128& digest = digests[record.is_hard_link() ? record.link_or_files : entry];
+    section.insert(section.end(), digest.bytes.begin(), digest.bytes.end());
+  }
+  return hash::xxh128(section) == leaf.xxh;
 }
 
 void for_each_child(const Node& node, const std::function<void(const hash::Sha256&)>& visit) {

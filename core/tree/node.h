@@ -94,8 +94,22 @@ hash::Sha256 encode_tree(const TableView& table, const FileDigests& digests, con
 // Looks a node up by digest; empty when it is not there. The bytes must outlive the call to expand.
 using NodeSource = std::function<ByteView(const hash::Sha256& digest)>;
 
+// What a leaf says about the digests of its files, and where its entries stand in a table.
+struct LeafCommitment {
+  uint32_t first_entry = 0;
+  uint32_t entries = 0;  // Siblings from first_entry on.
+  hash::Xxh128 xxh;      // LeafNode::xxh_commitment.
+};
+
+// Whether the digests of a leaf's files (by entry; a hard link has its first entry's) are the ones
+// that the leaf commits to. True for a leaf that commits to nothing.
+bool keeps_commitment(const TableView& table, const LeafCommitment& leaf,
+                      std::span<const hash::Xxh128> digests);
+
 struct ExpandLimits {
   uint64_t entries = 0;  // More than this is kLimit; guards against nodes shared at every level.
+  // Told of each leaf with entries, in the order of the table; may be empty.
+  std::function<void(const LeafCommitment&)> on_leaf;
 };
 
 // The root's own metadata, which stands in no node.

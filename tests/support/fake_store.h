@@ -16,8 +16,8 @@ namespace superlifter::tests {
 
 struct FakeFile {
   std::string content;
-  Validators indexed;   // As the generation says.
-  Validators now;       // As a stat says now.
+  Validators indexed;  // As the generation says.
+  Validators now;      // As a stat says now.
   int open_errno = 0;
 };
 
@@ -82,8 +82,12 @@ class FakeStore final : public session::Store {
       made.xxh.push_back(hash::xxh128(as_bytes(content)));
       FakeFile& file = made.files[*entry];
       file.content = content;
-      file.indexed = {.inode = *entry, .size_bytes = content.size(), .mtime_s = 5, .ctime_s = 6,
-                      .mtime_ns = 7, .ctime_ns = 8};
+      file.indexed = {.inode = *entry,
+                      .size_bytes = content.size(),
+                      .mtime_s = 5,
+                      .ctime_s = 6,
+                      .mtime_ns = 7,
+                      .ctime_ns = 8};
       file.now = file.indexed;
     }
     made.table.finish();
@@ -110,7 +114,8 @@ class FakeStore final : public session::Store {
       reply.validators = open_.at(request.file.get())->now;
       return reply;
     }
-    const FakeFile& file = generation->files.at(static_cast<uint32_t>(std::stoul(request.open.path)));
+    const FakeFile& file =
+        generation->files.at(static_cast<uint32_t>(std::stoul(request.open.path)));
     reply.sys_errno = file.open_errno;
     if (file.open_errno != 0) return reply;
     reply.is_regular = true;

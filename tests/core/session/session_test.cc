@@ -29,7 +29,8 @@ struct Reply {
 // A session with everything around it: answers file work, drains the outbox, cuts frames.
 class Driver {
  public:
-  explicit Driver(FakeStore& store) : store_(store), session_({.motd = "hi", .idle_timeout_ms = 1, .agent = "t"}, store) {}
+  explicit Driver(FakeStore& store)
+      : store_(store), session_({.motd = "hi", .idle_timeout_ms = 1, .agent = "t"}, store) {}
 
   void say_hello() {
     Bytes hello;
@@ -142,7 +143,9 @@ TEST(Session, AnswersHelloWithItsVersionAndMotd) {
   FakeStore store;
   Driver driver(store);
   Bytes hello;
-  wire::encode(wire::ClientHello{.version_min = 1, .version_max = 9, .features = {"later"}, .agent = "x"}, hello);
+  wire::encode(
+      wire::ClientHello{.version_min = 1, .version_max = 9, .features = {"later"}, .agent = "x"},
+      hello);
   driver.send(hello);
   ASSERT_EQ(driver.replies.size(), 1U);
   const auto reply = wire::decode_server_hello(as_bytes(driver.replies[0].payload));
@@ -156,15 +159,16 @@ TEST(Session, EndsWithVersionWhenThereIsNoCommonOne) {
   FakeStore store;
   Driver driver(store);
   Bytes hello;
-  wire::encode(wire::ClientHello{.version_min = 2, .version_max = 9, .features = {}, .agent = ""}, hello);
+  wire::encode(wire::ClientHello{.version_min = 2, .version_max = 9, .features = {}, .agent = ""},
+               hello);
   driver.send(hello);
   EXPECT_EQ(last_error(driver), Code::kVersion);
   EXPECT_TRUE(driver.session().has_ended());
 }
 
 TEST(Session, EndsOnAnythingButAHelloFirst) {
-  for (const std::string& text : {std::string("GET / HTTP/1.0\r\n\r\n"), std::string("@RSYNCD: 31.0\n"),
-                                  std::string(64, '\0')}) {
+  for (const std::string& text : {std::string("GET / HTTP/1.0\r\n\r\n"),
+                                  std::string("@RSYNCD: 31.0\n"), std::string(64, '\0')}) {
     FakeStore store;
     Driver driver(store);
     driver.send(Bytes(text.begin(), text.end()));
@@ -179,7 +183,9 @@ TEST(Session, ServesTheSameHoweverTheBytesCome) {
   for (const size_t step : {size_t{1}, size_t{7}, SIZE_MAX}) {
     Driver driver(store);
     driver.open();
-    driver.send(read_request(5, {{.entry = 1}, {.entry = 2}, {.entry = 3}, {.entry = 3, .offset = 199'990}}), step);
+    driver.send(read_request(
+                    5, {{.entry = 1}, {.entry = 2}, {.entry = 3}, {.entry = 3, .offset = 199'990}}),
+                step);
     const auto items = collect(driver.replies);
     ASSERT_EQ(items.size(), 4U);
     EXPECT_EQ(items.at(0).content, "one");
@@ -214,15 +220,20 @@ TEST(Session, ReportsWhatChangedUnderneathAndServesTheRest) {
   const std::string big(300'000, 'x');
   store.set_files({"a", "b", "c", big, "e", "f"});
   auto& files = store.generation->files;
-  files[1].now.mtime_ns += 1;       // Modified.
-  files[2].open_errno = ENOENT;     // Vanished.
-  files[3].open_errno = EACCES;     // Unreadable.
-  files[4].now.size_bytes += 1;     // Large, grown.
-  files[5].now.ctime_s += 1;        // Only chmod or link: served, and reported for a rescan.
+  files[1].now.mtime_ns += 1;    // Modified.
+  files[2].open_errno = ENOENT;  // Vanished.
+  files[3].open_errno = EACCES;  // Unreadable.
+  files[4].now.size_bytes += 1;  // Large, grown.
+  files[5].now.ctime_s += 1;     // Only chmod or link: served, and reported for a rescan.
   Driver driver(store);
   driver.open();
-  driver.send(read_request(5, {{.entry = 1}, {.entry = 2}, {.entry = 3}, {.entry = 4}, {.entry = 5},
-                               {.entry = 6}, {.entry = 99}}));
+  driver.send(read_request(5, {{.entry = 1},
+                               {.entry = 2},
+                               {.entry = 3},
+                               {.entry = 4},
+                               {.entry = 5},
+                               {.entry = 6},
+                               {.entry = 99}}));
   const auto items = collect(driver.replies);
   ASSERT_EQ(items.size(), 7U);
   EXPECT_EQ(items.at(0).status, Code::kStale);
@@ -383,13 +394,15 @@ TEST(Session, DigestsComeFromTheirRangesAndNotFromBeyond) {
   EXPECT_EQ(driver.replies[0].payload,
             std::string(as_text(xxh[1].bytes)) + std::string(as_text(xxh[3].bytes)));
   bytes.clear();
-  wire::encode(wire::DigestsRequest{.kind = wire::DigestKind::kSha256, .ranges = {{.first = 0, .count = 4}}},
-               4, bytes);
+  wire::encode(
+      wire::DigestsRequest{.kind = wire::DigestKind::kSha256, .ranges = {{.first = 0, .count = 4}}},
+      4, bytes);
   driver.send(bytes);
   EXPECT_EQ(driver.replies[1].payload, std::string(4 * 32, '\0'));
   bytes.clear();
-  wire::encode(wire::DigestsRequest{.kind = wire::DigestKind::kXxh128, .ranges = {{.first = 2, .count = 3}}},
-               5, bytes);
+  wire::encode(
+      wire::DigestsRequest{.kind = wire::DigestKind::kXxh128, .ranges = {{.first = 2, .count = 3}}},
+      5, bytes);
   driver.send(bytes);
   EXPECT_EQ(last_error(driver), Code::kNotFound);
 }
@@ -478,8 +491,9 @@ TEST(Session, CountsEveryByteItPutsOut) {
   wire::encode_empty(Type::kGoodbye, 0, bytes);
   driver.send(bytes);
   const Counters& counters = driver.session().counters();
-  EXPECT_EQ(counters.bytes_hello + counters.bytes_manifest + counters.bytes_data + counters.bytes_other,
-            driver.outbox().pushed_position());
+  EXPECT_EQ(
+      counters.bytes_hello + counters.bytes_manifest + counters.bytes_data + counters.bytes_other,
+      driver.outbox().pushed_position());
   EXPECT_EQ(counters.files_sent, 2U);
 }
 

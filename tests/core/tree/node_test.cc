@@ -27,9 +27,10 @@ struct Encoded {
 Encoded encode(const TableView& table) {
   const std::vector<hash::Xxh128> xxh(table.count(), hash::xxh128(as_bytes("content")));
   Encoded out;
-  out.root = encode_tree(table, {.xxh = xxh, .sha = {}}, [&](const hash::Sha256& digest, ByteView bytes) {
-    out.nodes[digest] = Bytes(bytes.begin(), bytes.end());
-  });
+  out.root =
+      encode_tree(table, {.xxh = xxh, .sha = {}}, [&](const hash::Sha256& digest, ByteView bytes) {
+        out.nodes[digest] = Bytes(bytes.begin(), bytes.end());
+      });
   return out;
 }
 
@@ -228,8 +229,9 @@ Encoded single(const LeafNode& leaf) {
 }
 
 TEST(Node, RefusesHostileNames) {
-  for (const std::string& name : {std::string(""), std::string("."), std::string(".."),
-                                  std::string("a/b"), std::string("a\0b", 3), std::string(256, 'x')}) {
+  for (const std::string& name :
+       {std::string(""), std::string("."), std::string(".."), std::string("a/b"),
+        std::string("a\0b", 3), std::string(256, 'x')}) {
     Bytes bytes;
     encode_leaf(one_file(name), bytes);
     EXPECT_FALSE(decode_node(bytes)) << name;
@@ -270,7 +272,8 @@ TEST(Node, EveryFlippedByteIsRefusedOrExpandsWithinItsBounds) {
     for (size_t at = 0; at < original.size(); ++at) {
       Encoded broken = encoded;
       broken.nodes[digest][at] ^= 0x41;
-      const Result<Table> back = expand(broken.root, root_metadata(), broken.source(), {.entries = 120});
+      const Result<Table> back =
+          expand(broken.root, root_metadata(), broken.source(), {.entries = 120});
       if (back) {
         ASSERT_TRUE(back->view().validate()) << back->view().validate().error().message;
       }
@@ -278,7 +281,8 @@ TEST(Node, EveryFlippedByteIsRefusedOrExpandsWithinItsBounds) {
   }
 }
 
-// A node that holds two directories with one digest doubles at every level: 2^40 entries from 40 nodes.
+// A node that holds two directories with one digest doubles at every level: 2^40 entries from 40
+// nodes.
 TEST(Node, SharedNodesAtEveryLevelStopAtTheLimit) {
   Encoded bomb = single(one_file("f"));
   uint32_t entries = 1;
@@ -323,10 +327,10 @@ TEST(Node, RefusesCountsThatDoNotAddUp) {
 TEST(Node, NamesTheMissingNode) {
   const Table table = random_tree(3, 100);
   Encoded encoded = encode(table.view());
-  encoded.nodes.erase(std::find_if(encoded.nodes.begin(), encoded.nodes.end(), [&](const auto& item) {
-    return item.first != encoded.root;
-  }));
-  const Result<Table> back = expand(encoded.root, root_metadata(), encoded.source(), {.entries = 100});
+  encoded.nodes.erase(std::find_if(encoded.nodes.begin(), encoded.nodes.end(),
+                                   [&](const auto& item) { return item.first != encoded.root; }));
+  const Result<Table> back =
+      expand(encoded.root, root_metadata(), encoded.source(), {.entries = 100});
   ASSERT_FALSE(back);
   EXPECT_EQ(back.error().code, Errc::kNotFound);
 }
@@ -367,6 +371,39 @@ TEST(Node, CommitsToDigestsOnlyWhenAllAreKnown) {
   Bytes both(digest.bytes.begin(), digest.bytes.end());
   both.insert(both.end(), digest.bytes.begin(), digest.bytes.end());
   EXPECT_EQ(root_with({{}, digest, digest}), hash::xxh128(both));
+}
+
+TEST(Node, LeavesTellWhetherDigestsAreTheOnesTheyCommitTo) {
+  Table table;
+  ASSERT_TRUE(table.add(record_of(Kind::kDirectory), kNoEntry, ""));
+  ASSERT_TRUE(table.add(record_of(Kind::kFile, 9), 0, "a"));
+  ASSERT_TRUE(table.add(record_of(Kind::kDirectory), 0, "d"));
+  Record link = record_of(Kind::kFile, 9);
+  link.link_or_files = 1;
+  ASSERT_TRUE(table.add(link, 2, "x"));
+  ASSERT_TRUE(table.add(record_of(Kind::kFile, 3), 0, "e"));
+  table.finish();
+  const hash::Xxh128 first = hash::xxh128(as_bytes("first"));
+  const hash::Xxh128 last = hash::xxh128(as_bytes("last"));
+  const std::vector<hash::Xxh128> digests = {{}, first, {}, first, last};
+  Encoded encoded;
+  encoded.root = encode_tree(table.view(), {.xxh = digests, .sha = {}},
+                             [&](const hash::Sha256& digest, ByteView bytes) {
+                               encoded.nodes[digest] = Bytes(bytes.begin(), bytes.end());
+                             });
+  std::vector<LeafCommitment> leaves;
+  ExpandLimits limits{.entries = 10};
+  limits.on_leaf = [&](const LeafCommitment& leaf) { leaves.push_back(leaf); };
+  const Result<Table> back = expand(encoded.root, root_metadata(), encoded.source(), limits);
+  ASSERT_TRUE(back) << back.error().message;
+  ASSERT_EQ(leaves.size(), 2U);
+  // A hard link's digest is its first entry's; its own place need not be filled.
+  const std::vector<hash::Xxh128> known = {{}, first, {}, {}, last};
+  const std::vector<hash::Xxh128> wrong = {{}, first, {}, {}, first};
+  EXPECT_TRUE(keeps_commitment(back->view(), leaves[0], known));
+  EXPECT_TRUE(keeps_commitment(back->view(), leaves[1], known));
+  EXPECT_FALSE(keeps_commitment(back->view(), leaves[0], wrong));
+  EXPECT_TRUE(keeps_commitment(back->view(), leaves[1], wrong));
 }
 
 }  // namespace

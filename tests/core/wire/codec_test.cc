@@ -1,5 +1,5 @@
-// Golden vectors: tests/golden/wire/<message>.hex hold the bytes that PROTOCOL.md asks for, field by
-// field with their tags. Each is encoded to, decoded from, truncated and flipped here.
+// Golden vectors: tests/golden/wire/<message>.hex hold the bytes that PROTOCOL.md asks for, field
+// by field with their tags. Each is encoded to, decoded from, truncated and flipped here.
 #include "core/wire/codec.h"
 
 #include <gtest/gtest.h>
@@ -49,12 +49,18 @@ const std::map<std::string, Vector>& vectors() {
   static const std::map<std::string, Vector> all = {
       {"client_hello",
        {[](Bytes& out) {
-          encode(ClientHello{.version_min = 1, .version_max = 2, .features = {"ab"}, .agent = "t/1"}, out);
+          encode(
+              ClientHello{.version_min = 1, .version_max = 2, .features = {"ab"}, .agent = "t/1"},
+              out);
         },
         [](ByteView payload) { return decode_client_hello(payload).has_value(); }}},
       {"server_hello",
        {[](Bytes& out) {
-          encode(ServerHello{.version = 1, .features = {}, .agent = "s", .idle_timeout_ms = 60000, .motd = "hi"},
+          encode(ServerHello{.version = 1,
+                             .features = {},
+                             .agent = "s",
+                             .idle_timeout_ms = 60000,
+                             .motd = "hi"},
                  out);
         },
         [](ByteView payload) { return decode_server_hello(payload).has_value(); }}},
@@ -69,9 +75,20 @@ const std::map<std::string, Vector>& vectors() {
         [](ByteView payload) { return decode_open(payload).has_value(); }}},
       {"opened",
        {[](Bytes& out) {
-          encode(Opened{.generation = 17, .root = digest_of(0xAB), .provisional = true, .has_owners = true,
-                        .mode = 0755, .mtime_s = -1, .mtime_ns = 999999999, .owner = "root", .group = "www",
-                        .entries = 3, .files = 2, .bytes = 4096, .nodes = 1, .nodes_bytes = 100},
+          encode(Opened{.generation = 17,
+                        .root = digest_of(0xAB),
+                        .provisional = true,
+                        .has_owners = true,
+                        .mode = 0755,
+                        .mtime_s = -1,
+                        .mtime_ns = 999999999,
+                        .owner = "root",
+                        .group = "www",
+                        .entries = 3,
+                        .files = 2,
+                        .bytes = 4096,
+                        .nodes = 1,
+                        .nodes_bytes = 100},
                  1, out);
         },
         [](ByteView payload) { return decode_opened(payload).has_value(); }}},
@@ -79,7 +96,9 @@ const std::map<std::string, Vector>& vectors() {
        {[](Bytes& out) { encode(TreeRequest{.all = true, .nodes = {}}, 2, out); },
         [](ByteView payload) { return decode_tree(payload).has_value(); }}},
       {"tree_listed",
-       {[](Bytes& out) { encode(TreeRequest{.all = false, .nodes = {digest_of(1), digest_of(2)}}, 3, out); },
+       {[](Bytes& out) {
+          encode(TreeRequest{.all = false, .nodes = {digest_of(1), digest_of(2)}}, 3, out);
+        },
         [](ByteView payload) { return decode_tree(payload).has_value(); }}},
       {"digests",
        {[](Bytes& out) {
@@ -149,8 +168,9 @@ TEST(Codec, GivesBackWhatWasEncoded) {
   EXPECT_EQ(digests->ranges[1].first, 7U);
   EXPECT_EQ(digests->ranges[1].count, 100U);
 
-  const Bytes list = encode_module_list({.modules = {{.name = "a", .comment = "c", .generation = 1,
-                                                      .entries = 2, .files = 3, .bytes = 4}}});
+  const Bytes list = encode_module_list(
+      {.modules = {
+           {.name = "a", .comment = "c", .generation = 1, .entries = 2, .files = 3, .bytes = 4}}});
   const Result<ModuleList> modules = decode_module_list(list);
   ASSERT_TRUE(modules);
   EXPECT_EQ(modules->modules[0].name, "a");

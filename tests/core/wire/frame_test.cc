@@ -84,8 +84,8 @@ TEST(Deframer, RefusesPayloadsBeyondTheBound) {
 
 TEST(Deframer, RefusesUnknownTypesAndReservedBits) {
   const Bytes good = frame(Type::kPing, 1, "");
-  for (const auto& [at, value] : std::vector<std::pair<size_t, uint8_t>>{
-           {4, 0}, {4, 20}, {4, 255}, {5, 1}, {6, 1}, {7, 1}}) {
+  for (const auto& [at, value] :
+       std::vector<std::pair<size_t, uint8_t>>{{4, 0}, {4, 20}, {4, 255}, {5, 1}, {6, 1}, {7, 1}}) {
     Bytes bad = good;
     bad[at] = value;
     Deframer deframer(100);
