@@ -307,8 +307,12 @@ void Applier::handle(Writer& writer, Event& event) {
     building.is_decided = true;
     if (event.status != wire::Code::kOk) {
       if (!building.is_over) {
-        end_job(building, Outcome::Kind::kStale,
-                Error{Errc::kStale, 0, std::string(wire::to_text(event.status))}, false);
+        const bool has_changed =
+            event.status == wire::Code::kStale || event.status == wire::Code::kGone;
+        end_job(building, has_changed ? Outcome::Kind::kStale : Outcome::Kind::kFailed,
+                Error{has_changed ? Errc::kStale : Errc::kIo, 0,
+                      "the server says: " + std::string(wire::to_text(event.status))},
+                false);
       }
       writer.building.erase(found);
       return;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/base/check.h"
+#include "core/base/coding.h"
 #include "core/base/escape.h"
 #include "core/base/limits.h"
 #include "core/wire/codec.h"
@@ -256,15 +257,29 @@ Status Conversation::receive(const ReadHandler& handler, int wait_ms) {
   }
   if (turned->received_bytes == 0) {
     if (!turned->ended) return {};
-    if (goodbye_seen_) return {};
-    return broken(Errc::kClosed, hello_done_ ? "closed the connection in mid-session"
-                                             : "closed the connection without a hello");
+    return end_of_stream();
   }
   last_received_ms_ = clock_.monotonic_ms();
   const ByteView bytes = ByteView(slab_->bytes).subspan(slab_used_, turned->received_bytes);
   slab_used_ += turned->received_bytes;
   deframer_.feed(bytes);
   return handle_frames(handler);
+}
+
+Status Conversation::end_of_stream() const {
+  if (goodbye_seen_) return {};
+  if (hello_done_) return broken(Errc::kClosed, "closed the connection in mid-session");
+  // Too short for a frame, but no hello begins with such a length.
+  Reader begin(ByteView(slab_->bytes).first(slab_used_));
+  if (slab_used_ >= sizeof(uint32_t) && begin.u32() > kMaxHelloPayload) return not_superlifter();
+  return broken(Errc::kClosed, "closed the connection without a hello");
+}
+
+// REQUIRES: the hello is not done: everything received lies in the first slab.
+std::unexpected<Error> Conversation::not_superlifter() const {
+  const ByteView first = ByteView(slab_->bytes).first(std::min<size_t>(slab_used_, 40));
+  return broken(Errc::kProtocol,
+                "is not superlifter: its first bytes were \"" + escape(as_text(first)) + "\"");
 }
 
 // All frames in what was fed.
@@ -274,9 +289,7 @@ Status Conversation::handle_frames(const ReadHandler& handler) {
     const Result<std::optional<wire::Frame>> frame = deframer_.next();
     if (!frame) {
       if (hello_done_) return broken(Errc::kProtocol, frame.error().message);
-      const ByteView first = ByteView(slab_->bytes).first(std::min<size_t>(slab_used_, 40));
-      return broken(Errc::kProtocol,
-                    "is not superlifter: its first bytes were \"" + escape(as_text(first)) + "\"");
+      return not_superlifter();
     }
     if (!*frame) {
       has_unread_ = false;

@@ -136,6 +136,8 @@ class Conversation {
   void send_frame(Bytes frame);
   Status receive(const ReadHandler& handler, int wait_ms);
   Status handle_frames(const ReadHandler& handler);
+  Status end_of_stream() const;
+  std::unexpected<Error> not_superlifter() const;
   Status on_frame(const wire::Frame& frame, const ReadHandler& handler);
   Status on_reply(const wire::Frame& frame);
   Status on_read(const wire::Frame& frame, const ReadHandler& handler);

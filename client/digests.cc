@@ -39,7 +39,9 @@ class DigestFetch {
  private:
   bool wants_digest(uint32_t entry) const {
     const Record& record = context_.table.record(entry);
-    return record.is_file() && !record.is_hard_link();
+    // A hard link to a file that a filter excludes is a file of its own.
+    return record.is_file() && (!record.is_hard_link() ||
+                                context_.comparison.actions[record.link_or_files] == Action::kSkip);
   }
 
   static void append(std::vector<EntryRange>& ranges, uint32_t entry) {
@@ -72,12 +74,17 @@ class DigestFetch {
       if (!holds_skipped(leaf) && !keeps(leaf)) broken.push_back(leaf);
     }
     if (broken.empty()) return {};
-    std::vector<EntryRange> ranges;
+    // A directory's leaf goes on after its subdirectories' leaves: ranges want ascending numbers.
+    std::vector<bool> wanted(context_.table.count(), false);
     for (const tree::LeafCommitment& leaf : broken) {
       uint32_t entry = leaf.first_entry;
       for (uint32_t i = 0; i < leaf.entries; ++i, entry = context_.table.end_of(entry)) {
-        if (wants_digest(entry)) append(ranges, entry);
+        wanted[entry] = wants_digest(entry);
       }
+    }
+    std::vector<EntryRange> ranges;
+    for (uint32_t entry = 0; entry < context_.table.count(); ++entry) {
+      if (wanted[entry]) append(ranges, entry);
     }
     if (const Status fetched = fetch(ranges); !fetched) return fetched;
     for (const tree::LeafCommitment& leaf : broken) {

@@ -153,7 +153,7 @@ Status NodeStore::fetch_all() {
   if (!nodes) return std::unexpected(nodes.error());
   Reader reader(*nodes);
   while (reader.ok() && reader.remaining() > 0) {
-    const ByteView node = as_bytes(reader.counted(kMaxNodeBytes));
+    const ByteView node = as_bytes(reader.counted(kMaxNodeBytes));  // [nodes-list]
     if (reader.ok()) add(hash::sha256(node), node);
     if (known_.size() > opened_.nodes) {
       return fail(Errc::kProtocol, "directory nodes: more than the server said there are");
@@ -168,7 +168,7 @@ Status NodeStore::add_listed(const std::vector<hash::Sha256>& digests, size_t fi
   if (!nodes) return std::unexpected(nodes.error());
   Reader reader(*nodes);
   for (size_t i = first; i < first + count; ++i) {
-    const ByteView node = as_bytes(reader.counted(kMaxNodeBytes));
+    const ByteView node = as_bytes(reader.counted(kMaxNodeBytes));  // [nodes-list]
     if (!reader.ok()) break;
     if (hash::sha256(node) != digests[i]) {
       return fail(Errc::kCorrupt, "a directory node does not have the digest that names it");
@@ -193,6 +193,9 @@ Status NodeStore::fetch(const std::vector<hash::Sha256>& digests) {
       sent += count;
     }
     const Result<Bytes> reply = conversation_.wait(requests[next_reply++]);
+    if (!reply && reply.error().code == Errc::kNotFound) {
+      return fail(Errc::kProtocol, "the server has no directory node of a digest that it names");
+    }
     if (!reply) return std::unexpected(reply.error());
     const size_t count = std::min(kNodesPerRequest, digests.size() - received);
     if (const Status added = add_listed(digests, received, count, *reply); !added) return added;
@@ -318,6 +321,10 @@ Result<Location> NodeStore::locate(const RelPath& path) {
       if (!found) return missing();
     }
     if (!found) return fail(Errc::kProtocol, "directory nodes: too many index levels");
+    // What may be expanded below was checked against the totals, not against what a node says.
+    if (here.entry + uint64_t{here.subtree_entries} > opened_.totals.entries) {
+      return fail(Errc::kProtocol, "directory nodes: more entries than the module has");
+    }
   }
   return here;
 }

@@ -129,7 +129,8 @@ void make_directories(PublishContext& context) {
       }
       continue;
     }
-    if (!is_writable[directory]) make_accessible(*parent);
+    const bool is_ours = !(directory == kRoot && context.is_single_file);
+    if (is_ours && !is_writable[directory]) make_accessible(*parent);
     is_writable[directory] = true;
     if (action != Action::kDirectory) continue;
     const std::string name(context.table.name(entry));

@@ -158,7 +158,7 @@ class Puller {
   }
 
   // Files were stale: the server is told by that, and indexes them. True when there is a newer
-  // generation, which is open then.
+  // generation, which is open then; after GONE, whatever there is now.
   bool wait_for_newer_generation() {
     const uint64_t until = clock_.monotonic_ms() + kNewerGenerationMs;
     while (clock_.monotonic_ms() < until && !stop_.load()) {
@@ -166,7 +166,7 @@ class Puller {
       Result<OpenedModule> opened = open_module(*conversation_, options_.source.module,
                                                 options_.network.max_entries, retry_after_ms);
       if (!opened) return false;
-      if (opened->generation != opened_.generation) {
+      if (gone_ || opened->generation != opened_.generation) {
         opened_ = std::move(*opened);
         return true;
       }

@@ -412,7 +412,7 @@ bool Session::answer_tree(Request& request, Outbox& outbox) {
           reply_error(request, outbox, Code::kNotFound);
           return true;
         }
-        writer.varint(node.size());
+        writer.varint(node.size());  // [nodes-list]
         writer.bytes(node);
       }
       request.made.resize(ZSTD_compressBound(plain.size()));
