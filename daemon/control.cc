@@ -61,7 +61,7 @@ Result<std::optional<ControlMessage>> receive_control(int fd) {
   message.drain_ms = reader.u32();
   message.module = reader.counted(kMaxModuleNameBytes);
   const bool known = type >= static_cast<uint32_t>(ControlMessage::Type::kDrain) &&
-                     type <= static_cast<uint32_t>(ControlMessage::Type::kStop);
+                     type <= static_cast<uint32_t>(ControlMessage::Type::kReady);
   if (!reader.finish("control message") || !known) {
     return fail(Errc::kCorrupt, "a control message that this program does not know");
   }

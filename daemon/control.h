@@ -3,7 +3,8 @@
 //
 //   master ──▶ worker    kDrain: stop accepting, let sessions end within drain_ms
 //   master ──▶ indexer   kRescan: look at a module (or all) for changes; kStop
-//   worker ──▶ master    kRescan: a served file was found changed; passed on to the indexer
+//   worker ──▶ master    kReady: it accepts
+//                        kRescan: a served file was found changed; passed on to the indexer
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@
 namespace superlifter::daemon {
 
 struct ControlMessage {
-  enum class Type : uint32_t { kDrain = 1, kRescan = 2, kStop = 3 };
+  enum class Type : uint32_t { kDrain = 1, kRescan = 2, kStop = 3, kReady = 4 };
   Type type = Type::kStop;
   uint32_t drain_ms = 0;  // kDrain
   std::string module;     // kRescan: empty for all, at once.

@@ -33,7 +33,8 @@ constexpr uint64_t kFirstBackOffMs = 100;
 constexpr uint64_t kLongestBackOffMs = 10'000;
 constexpr uint64_t kStableMs = 60'000;  // A child that lived so long starts with a short back-off.
 constexpr uint64_t kKillAfterMs = 15'000;  // Beyond the drain: what hangs then is killed.
-constexpr uint64_t kSpareFds = 256;        // A worker's own, beside connections and their files.
+constexpr uint64_t kReadyMs = 5'000;  // Before "listening" is said although a worker is not ready.
+constexpr uint64_t kSpareFds = 256;   // A worker's own, beside connections and their files.
 
 template <class Handle>
 uv_handle_t* as_handle(Handle* handle) {
@@ -68,6 +69,7 @@ class Master {
   int run();
 
  private:
+  void announce();
   void raise_file_limit() const;
   void watch_signal(uv_signal_t& handle, int number);
   void add_child(ChildRole role, uint32_t index);
@@ -94,6 +96,9 @@ class Master {
   uv_signal_t sighup_{};
   uv_signal_t sigusr1_{};
   uv_timer_t kill_timer_{};
+  uv_timer_t ready_timer_{};
+  unsigned waiting_for_ = 0;  // Workers that are not ready yet; counts down once.
+  bool announced_ = false;
   std::vector<std::unique_ptr<Child>> children_;
   bool stopping_ = false;
 };
@@ -134,12 +139,22 @@ Status Master::start() {
   add_child(ChildRole::kIndexer, workers);
   for (const auto& child : children_)
     spawn(*child);
+  waiting_for_ = workers;
+  CHECK(uv_timer_init(&loop_, &ready_timer_) == 0);
+  ready_timer_.data = this;
+  const auto too_long = [](uv_timer_t* timer) { static_cast<Master*>(timer->data)->announce(); };
+  CHECK(uv_timer_start(&ready_timer_, too_long, workers == 0 ? 0 : kReadyMs, 0) == 0);
+  return {};
+}
+
+// Says where clients are served, once they are.
+void Master::announce() {
+  if (announced_) return;
+  announced_ = true;
   for (const Listener& listener : listeners_) {
     log_info("listening on {}", config::to_text(listener.address));
   }
-  log_info("{} modules, {} workers, catalog in {}", config_.modules.size(), workers,
-           config_.catalog);
-  return {};
+  log_info("{} modules, catalog in {}", config_.modules.size(), config_.catalog);
 }
 
 // A connection may hold its socket and some files that are sent; the usual soft limit of 1,024 is
@@ -304,6 +319,9 @@ void Master::on_control(Child& child) {
       return;
     }
     if (!*message) return;
+    if ((*message)->type == ControlMessage::Type::kReady && waiting_for_ > 0) {
+      if (--waiting_for_ == 0) announce();
+    }
     if ((*message)->type == ControlMessage::Type::kRescan && !(*message)->module.empty()) {
       tell_indexer(**message);
     }

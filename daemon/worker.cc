@@ -156,7 +156,9 @@ Status Worker::start() {
   for (const UniqueFd& fd : inheritance_.listen) {
     if (Status listening = engine_.listen(fd.get(), *this); !listening) return listening;
   }
-  return {};
+  ControlMessage ready;
+  ready.type = ControlMessage::Type::kReady;
+  return send_control(inheritance_.control.get(), ready);
 }
 
 void Worker::on_accept(UniqueFd socket) {
@@ -293,7 +295,8 @@ void Worker::stop_when_empty() {
 }
 
 void Worker::report_stale(const std::string& module) {
-  const ControlMessage message{.type = ControlMessage::Type::kRescan, .module = module};
+  const ControlMessage message{
+      .type = ControlMessage::Type::kRescan, .drain_ms = 0, .module = module};
   if (Status sent = send_control(inheritance_.control.get(), message); !sent) {
     log_warning("module {}: ask for a rescan: {}", module, sent.error().message);
   }
