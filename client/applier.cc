@@ -334,13 +334,14 @@ Status Applier::begin_building(Building& building) {
     if (!building.fd.valid()) return fail_errno(errno, "create a staged file");
     return {};
   }
-  building.fd = UniqueFd(openat(staging_.stage_fd(), name, kFlags));
-  if (!building.fd.valid() && errno == EACCES) {
+  int fd = openat(staging_.stage_fd(), name, kFlags);
+  if (fd < 0 && errno == EACCES) {
     // It had got its final mode, which keeps us out too.
     static_cast<void>(fchmodat(staging_.stage_fd(), name, kPartialMode, 0));
-    building.fd = UniqueFd(openat(staging_.stage_fd(), name, kFlags));
+    fd = openat(staging_.stage_fd(), name, kFlags);
   }
-  if (!building.fd.valid()) return fail_errno(errno, "open a staged file");
+  if (fd < 0) return fail_errno(errno, "open a staged file");
+  building.fd = UniqueFd(fd);
   building.hasher.emplace();
   if (ftruncate(building.fd.get(), static_cast<off_t>(building.job.staged_bytes)) != 0) {
     return fail_errno(errno, "truncate a staged file");

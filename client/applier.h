@@ -142,7 +142,7 @@ class Applier {
   void handle(Writer& writer, Event& event);
   Status begin_building(Building& building);
   Status write_piece(Building& building, ByteView bytes, bool whole_file);
-  void finish_if_complete(Writer& writer, uint32_t job);
+  void finish_if_complete(Writer& writer, uint32_t number);
   Status copy_local(Building& building);
   Status hash_range(int fd, uint64_t length_bytes, hash::Xxh128Hasher& hasher);
   void check_in_place(Writer& writer, Building& building);

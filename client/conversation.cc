@@ -286,16 +286,17 @@ std::unexpected<Error> Conversation::not_superlifter() const {
 Status Conversation::handle_frames(const ReadHandler& handler) {
   has_unread_ = true;
   while (true) {
-    const Result<std::optional<wire::Frame>> frame = deframer_.next();
-    if (!frame) {
-      if (hello_done_) return broken(Errc::kProtocol, frame.error().message);
+    const Result<std::optional<wire::Frame>> next = deframer_.next();
+    if (!next) {
+      if (hello_done_) return broken(Errc::kProtocol, next.error().message);
       return not_superlifter();
     }
-    if (!*frame) {
+    const std::optional<wire::Frame>& frame = *next;
+    if (!frame) {
       has_unread_ = false;
       return {};
     }
-    if (const Status handled = on_frame(**frame, handler); !handled) return handled;
+    if (const Status handled = on_frame(*frame, handler); !handled) return handled;
   }
 }
 

@@ -1,5 +1,6 @@
 #include "client/inspect.h"
 
+#include <fmt/format.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,7 +22,7 @@ namespace superlifter::client {
 namespace {
 
 void complain(const std::string& message) {
-  std::fprintf(stderr, "superlifter: %s\n", message.c_str());
+  static_cast<void>(std::fprintf(stderr, "superlifter: %s\n", message.c_str()));
 }
 
 ExitCode failed(const Error& error, Phase phase, const std::atomic<bool>& stop) {
@@ -68,17 +69,15 @@ void print_entry(const tree::TableView& table, uint32_t entry, const std::string
   const tree::Record& record = table.record(entry);
   std::string line;
   if (long_format) {
-    char head[96] = {};
-    std::snprintf(head, sizeof(head), "%s %14llu %s ", mode_text(record).c_str(),
-                  static_cast<unsigned long long>(record.size_bytes),
-                  time_text(record.mtime_s).c_str());
-    line = head;
+    line = fmt::format("{} {:>14} {} ", mode_text(record), record.size_bytes,
+                       time_text(record.mtime_s));
   }
   line += printable(name);
   if (record.is_directory()) line += '/';
   if (long_format && record.is_symlink()) line += " -> " + printable(table.target(entry));
   line += '\n';
-  std::fwrite(line.data(), 1, line.size(), stdout);
+  // A failure sticks to the stream; flush_stdout tells it.
+  static_cast<void>(std::fwrite(line.data(), 1, line.size(), stdout));
 }
 
 ExitCode flush_stdout() {

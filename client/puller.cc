@@ -24,6 +24,7 @@
 #include "client/publish.h"
 #include "client/staging.h"
 #include "client/transfer.h"
+#include "core/base/check.h"
 #include "core/base/escape.h"
 #include "core/base/limits.h"
 #include "core/catalog/builder.h"
@@ -193,8 +194,9 @@ class Puller {
       if (!opened) return Failure{in_destination(opened.error()), Phase::kLocal};
       staging.emplace(std::move(*opened));
     }
-    std::optional<Failure> failure = single ? pull_file(*location, *destination, staging)
-                                            : pull_directory(*location, *destination, staging);
+    Staging* const stage = staging ? &*staging : nullptr;
+    std::optional<Failure> failure = single ? pull_file(*location, *destination, stage)
+                                            : pull_directory(*location, *destination, stage);
     // What a generation that is gone has left there is mostly in the next one, too.
     if (staging && !failure && !gone_) {
       staging->sweep();
@@ -245,7 +247,7 @@ class Puller {
 
   // The source is one file or symlink: a table of a root that is not ours and that entry.
   std::optional<Failure> pull_file(const Location& location, const Destination& destination,
-                                   std::optional<Staging>& staging) {
+                                   Staging* staging) {
     tree::Table table;
     Record root;
     root.kind = tree::Kind::kDirectory;
@@ -276,7 +278,7 @@ class Puller {
   }
 
   std::optional<Failure> pull_directory(const Location& location, const Destination& destination,
-                                        std::optional<Staging>& staging) {
+                                        Staging* staging) {
     const std::shared_ptr<const catalog::Catalog> state = open_state(destination.directory.get());
     Target target{.view = {},
                   .first_entry = location.entry,
@@ -348,7 +350,8 @@ class Puller {
     return nullptr;
   }
 
-  std::optional<Failure> apply(const Target& target, std::optional<Staging>& staging) {
+  // `staging` is null for a dry run, and only then.
+  std::optional<Failure> apply(const Target& target, Staging* staging) {
     progress_.start(ProgressPhase::kComparing, {.bytes = 0, .files = target.view.count() - 1});
     uint64_t told = 0;
     const CompareOptions compare_options{.destination_fd = target.destination_fd,
@@ -539,6 +542,7 @@ class Puller {
       parts.header.root = target.node;
       parts.header.root_metadata = target.metadata;
     } else {
+      CHECK(target.state != nullptr);
       NodeStore nodes(*conversation_, opened_, target.state);
       Result<catalog::NodePack> pack = nodes.take_pack(target.state->header().root);
       if (!pack) return Failure{pack.error(), Phase::kLocal};

@@ -159,6 +159,7 @@ VerifyResult verify(const VerifyOptions& options, Progress& progress,
   std::vector<std::thread> threads;
   const unsigned count =
       options.jobs > 0 ? options.jobs : std::max(1U, std::thread::hardware_concurrency());
+  threads.reserve(count);
   std::atomic<unsigned> running = count;
   for (unsigned i = 0; i < count; ++i) {
     threads.emplace_back([&] {

@@ -260,7 +260,7 @@ void ModuleCatalog::report_stale() {
 // --- CatalogCache and SessionStore -------------------------------------------------------------
 
 CatalogCache::CatalogCache(const config::Config& config, Clock& clock,
-                           std::function<void(const std::string& module)> on_stale)
+                           const std::function<void(const std::string& module)>& on_stale)
     : config_(config) {
   for (const config::Module& module : config.modules) {
     modules_.push_back(std::make_shared<ModuleCatalog>(config, module, clock, on_stale));

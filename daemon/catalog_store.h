@@ -34,7 +34,7 @@ class CatalogCache {
   // Borrows the config and the clock. `on_stale` is called with a module's name when a served file
   // was found changed, at most once in a while for each module.
   CatalogCache(const config::Config& config, Clock& clock,
-               std::function<void(const std::string& module)> on_stale);
+               const std::function<void(const std::string& module)>& on_stale);
   ~CatalogCache();
   CatalogCache(const CatalogCache&) = delete;
   CatalogCache& operator=(const CatalogCache&) = delete;
@@ -61,7 +61,7 @@ class SessionStore final : public session::Store {
 
   std::vector<session::ModuleSummary> modules() override;
   [[nodiscard]] Result<std::shared_ptr<const session::Generation>> open(
-      std::string_view module) override;
+      std::string_view name) override;
 
  private:
   CatalogCache& cache_;

@@ -35,15 +35,15 @@ Connection::Connection(io::Engine& engine, ConnectionOptions options,
       started_ms_(engine.now_ms()),
       active_ms_(started_ms_) {}
 
-Result<std::unique_ptr<Connection>> Connection::start(io::Engine& engine, io::ByteStream stream,
-                                                      ConnectionOptions options,
-                                                      std::unique_ptr<session::Store> store,
-                                                      shm::Admission admission,
+Result<std::unique_ptr<Connection>> Connection::start(io::Engine& engine, ConnectionOptions options,
+                                                      ConnectionParts parts,
                                                       std::function<void(Connection&)> on_closed) {
   // Not make_unique: the constructor is private.
-  std::unique_ptr<Connection> connection(new Connection(
-      engine, std::move(options), std::move(store), std::move(admission), std::move(on_closed)));
-  Result<std::unique_ptr<io::Stream>> attached = engine.attach(std::move(stream), *connection);
+  std::unique_ptr<Connection> connection(
+      new Connection(engine, std::move(options), std::move(parts.store), std::move(parts.admission),
+                     std::move(on_closed)));
+  Result<std::unique_ptr<io::Stream>> attached =
+      engine.attach(std::move(parts.stream), *connection);
   if (!attached) return std::unexpected(attached.error());
   connection->stream_ = std::move(*attached);
   connection->arm_timer();

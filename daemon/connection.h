@@ -30,18 +30,24 @@ struct ConnectionOptions {
   session::Options session;
   uint64_t hello_timeout_ms = 10'000;
   uint64_t idle_timeout_ms = 60'000;  // No byte either way.
-  uint64_t session_timeout_ms = 4 * 3600'000;
+  uint64_t session_timeout_ms = uint64_t{4} * 3600'000;
   std::string peer;  // For the log: an address, or "stdio".
+};
+
+// What one connection owns.
+struct ConnectionParts {
+  io::ByteStream stream;
+  std::unique_ptr<session::Store> store;
+  shm::Admission admission;  // Its row in shared memory.
 };
 
 class Connection final : public io::StreamHandler {
  public:
-  // Begins to serve. Takes the store and the row over; borrows the engine, which outlives this.
+  // Begins to serve. Takes the parts over; borrows the engine, which outlives this.
   // `on_closed` is called once, from the loop, as the last thing this object does of its own
   // accord; it may destroy it. kIo when the fds cannot be waited for.
   [[nodiscard]] static Result<std::unique_ptr<Connection>> start(
-      io::Engine& engine, io::ByteStream stream, ConnectionOptions options,
-      std::unique_ptr<session::Store> store, shm::Admission admission,
+      io::Engine& engine, ConnectionOptions options, ConnectionParts parts,
       std::function<void(Connection&)> on_closed);
   ~Connection() override = default;
   Connection(const Connection&) = delete;

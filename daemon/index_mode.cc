@@ -131,11 +131,12 @@ Status Indexer::run() {
     take_requests();
     const uint64_t now_ms = clock_.monotonic_ms();
     Job* due = nullptr;
+    uint64_t earliest_ms = UINT64_MAX;
     for (Job& job : jobs_) {
-      const std::optional<uint64_t> at_ms = job.schedule.due_ms();
-      if (at_ms && *at_ms <= now_ms && (due == nullptr || *at_ms < *due->schedule.due_ms())) {
-        due = &job;
-      }
+      const uint64_t at_ms = job.schedule.due_ms().value_or(UINT64_MAX);
+      if (at_ms > now_ms || at_ms >= earliest_ms) continue;
+      due = &job;
+      earliest_ms = at_ms;
     }
     if (due != nullptr) {
       make_pass(*due);
@@ -153,14 +154,16 @@ void Indexer::listen_to_master() {
   while (!stop_requested.load(std::memory_order_relaxed)) {
     pollfd wait{inheritance_.control.get(), POLLIN, 0};
     if (poll(&wait, 1, -1) < 0 && errno != EINTR) break;
-    const Result<std::optional<ControlMessage>> message =
+    const Result<std::optional<ControlMessage>> received =
         receive_control(inheritance_.control.get());
-    if (!message || (*message && (*message)->type == ControlMessage::Type::kStop)) break;
-    if (*message && (*message)->type == ControlMessage::Type::kRescan) {
+    if (!received) break;
+    const std::optional<ControlMessage>& message = *received;
+    if (message && message->type == ControlMessage::Type::kStop) break;
+    if (message && message->type == ControlMessage::Type::kRescan) {
       const std::lock_guard lock(mutex_);
       // The same request again adds nothing; this also bounds the list.
-      if (std::find(requests_.begin(), requests_.end(), (*message)->module) == requests_.end()) {
-        requests_.push_back((*message)->module);
+      if (std::find(requests_.begin(), requests_.end(), message->module) == requests_.end()) {
+        requests_.push_back(message->module);
       }
     }
     const uint64_t one = 1;
@@ -305,7 +308,7 @@ std::optional<uint64_t> RescanSchedule::due_ms() const {
   const auto take = [&due](uint64_t at_ms) { due = due ? std::min(*due, at_ms) : at_ms; };
   if (retry_ms_) take(*retry_ms_);
   if (rescan_ms_ != 0) take(ended_ms_ + rescan_ms_);
-  if (last_event_ms_) {
+  if (first_event_ms_ && last_event_ms_) {
     const uint64_t quiet_ms =
         std::min(*last_event_ms_ + kQuietMs, *first_event_ms_ + kLongestWaitMs);
     take(std::max(quiet_ms, ended_ms_ + kRestFactor * lasted_ms_));
@@ -340,8 +343,9 @@ int run_index_command(const Settings& settings, const std::vector<std::string>& 
   for (const std::string& name : modules) {
     const config::Module* const module = config.find_module(name);
     if (module == nullptr) {
-      std::fprintf(stderr, "superlifterd: module %s: the configuration has none of that name\n",
-                   escape(name).c_str());
+      static_cast<void>(
+          std::fprintf(stderr, "superlifterd: module %s: the configuration has none of that name\n",
+                       escape(name).c_str()));
       return 1;
     }
     chosen.push_back(module);
@@ -351,7 +355,7 @@ int run_index_command(const Settings& settings, const std::vector<std::string>& 
       chosen.push_back(&module);
   }
   if (Status made = make_catalog_directory(config); !made) {
-    std::fprintf(stderr, "superlifterd: %s\n", made.error().message.c_str());
+    static_cast<void>(std::fprintf(stderr, "superlifterd: %s\n", made.error().message.c_str()));
     return 1;
   }
   int code = 0;
@@ -365,10 +369,10 @@ int run_index_command(const Settings& settings, const std::vector<std::string>& 
       report = run_pass(config, *module, threads != 0 ? threads : core_count());
     }
     if (report) {
-      std::printf("%s\n", describe(module->name, *report).c_str());
+      static_cast<void>(std::printf("%s\n", describe(module->name, *report).c_str()));
     } else {
-      std::fprintf(stderr, "superlifterd: module %s: %s\n", module->name.c_str(),
-                   report.error().message.c_str());
+      static_cast<void>(std::fprintf(stderr, "superlifterd: module %s: %s\n", module->name.c_str(),
+                                     report.error().message.c_str()));
       code = 1;
     }
     if (stop_requested.load()) return 1;
@@ -382,7 +386,7 @@ int run_indexer(Inheritance inheritance) {
   start_log("indexer", config.log.level, config.log.format);
   prctl(PR_SET_NAME, "superlifter-idx");
   for (const int number : {SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGPIPE})
-    signal(number, SIG_IGN);
+    static_cast<void>(signal(number, SIG_IGN));
   handle_signal(SIGTERM, on_stop_signal);
   // Before any thread: each inherits both. Failures only mean that it is less polite.
   setpriority(PRIO_PROCESS, 0, kIndexerNice);

@@ -21,7 +21,7 @@ using superlifter::daemon::Options;
 using superlifter::daemon::Settings;
 
 int fail(const Error& error) {
-  std::fprintf(stderr, "superlifterd: %s\n", error.message.c_str());
+  static_cast<void>(std::fprintf(stderr, "superlifterd: %s\n", error.message.c_str()));
   return 1;
 }
 
@@ -39,7 +39,7 @@ int main(int argc, char** argv) {
   const Result<Options> options = superlifter::daemon::parse_options(argc, argv);
   if (!options) return fail(options.error());
   if (options->mode == Mode::kShow) {
-    std::fputs(options->text.c_str(), stdout);
+    static_cast<void>(std::fputs(options->text.c_str(), stdout));
     return std::fflush(stdout) == 0 ? 0 : 1;
   }
   if (options->mode == Mode::kChild) return run_child(*options);
@@ -47,21 +47,22 @@ int main(int argc, char** argv) {
   Result<Settings> settings = superlifter::daemon::load_settings(*options);
   if (options->mode == Mode::kCheckConfig) {
     // The mistakes alone, each as file:line:col.
-    if (!settings) std::fprintf(stderr, "%s\n", settings.error().message.c_str());
+    if (!settings)
+      static_cast<void>(std::fprintf(stderr, "%s\n", settings.error().message.c_str()));
     return settings ? 0 : 1;
   }
   if (!settings) {
-    std::fprintf(stderr, "%s\n", settings.error().message.c_str());
+    static_cast<void>(std::fprintf(stderr, "%s\n", settings.error().message.c_str()));
     return 1;
   }
   switch (options->mode) {
     case Mode::kIndex:
       return superlifter::daemon::run_index_command(*settings, options->modules, options->threads);
     case Mode::kStdio:
-      return superlifter::daemon::run_stdio(std::move(*settings));
+      return superlifter::daemon::run_stdio(*settings);
     case Mode::kRun:
       if (superlifter::daemon::stdin_is_connected_socket()) {
-        return superlifter::daemon::run_stdio(std::move(*settings));
+        return superlifter::daemon::run_stdio(*settings);
       }
       break;
     default:

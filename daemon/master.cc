@@ -128,7 +128,7 @@ Status Master::start() {
   watch_signal(sigint_, SIGINT);
   watch_signal(sighup_, SIGHUP);
   watch_signal(sigusr1_, SIGUSR1);
-  signal(SIGPIPE, SIG_IGN);
+  static_cast<void>(signal(SIGPIPE, SIG_IGN));
   CHECK(uv_timer_init(&loop_, &kill_timer_) == 0);
   kill_timer_.data = this;
 
@@ -217,6 +217,7 @@ Status Master::try_spawn(Child& child) {
   std::vector<std::string> arguments = child_arguments(child.options);
   arguments.insert(arguments.begin(), "superlifterd");
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments)
     argv.push_back(argument.data());
   argv.push_back(nullptr);
@@ -231,6 +232,7 @@ Status Master::try_spawn(Child& child) {
   };
   hand_down(2, STDERR_FILENO);
   hand_down(kControlFd, theirs.get());
+  CHECK(segment_.has_value());
   hand_down(kSegmentFd, segment_->fd());
   hand_down(kSettingsFd, settings_fd_.get());
   for (uint32_t i = 0; i < child.options.listen_count; ++i) {
@@ -275,6 +277,7 @@ void Master::on_exit(Child& child, int64_t status, int signal_number) {
   const uint64_t now_ms = uv_now(&loop_);
   child.running = false;
   if (child.options.role == ChildRole::kWorker) {
+    CHECK(segment_.has_value());
     const uint32_t freed = shm::Limiter(*segment_, {}).free_worker(child.options.index);
     if (freed > 0 && !stopping_) log_warning("{}: {} connections are lost", child.name, freed);
   }
@@ -312,18 +315,19 @@ void Master::restart_later(Child& child) {
 
 void Master::on_control(Child& child) {
   while (true) {
-    const Result<std::optional<ControlMessage>> message = receive_control(child.control.get());
-    if (!message) {
+    const Result<std::optional<ControlMessage>> received = receive_control(child.control.get());
+    if (!received) {
       // The child closed it or died; its exit is reported on its own.
       uv_poll_stop(&child.control_poll);
       return;
     }
-    if (!*message) return;
-    if ((*message)->type == ControlMessage::Type::kReady && waiting_for_ > 0) {
+    const std::optional<ControlMessage>& message = *received;
+    if (!message) return;
+    if (message->type == ControlMessage::Type::kReady && waiting_for_ > 0) {
       if (--waiting_for_ == 0) announce();
     }
-    if ((*message)->type == ControlMessage::Type::kRescan && !(*message)->module.empty()) {
-      tell_indexer(**message);
+    if (message->type == ControlMessage::Type::kRescan && !message->module.empty()) {
+      tell_indexer(*message);
     }
   }
 }

@@ -74,12 +74,12 @@ Status serve(const Settings& settings) {
                             .idle_timeout_ms = config.limits.idle_timeout_ms,
                             .session_timeout_ms = config.limits.session_timeout_ms,
                             .peer = peer ? session::to_text(*peer) : "stdio"};
-  const Result<std::unique_ptr<Connection>> connection =
-      Connection::start(**engine, std::move(*stream), std::move(options), std::move(store),
-                        std::move(*admission), [&engine](Connection& closed) {
-                          log_info("{}", closed.summary());
-                          (*engine)->stop();
-                        });
+  const Result<std::unique_ptr<Connection>> connection = Connection::start(
+      **engine, std::move(options), {std::move(*stream), std::move(store), std::move(*admission)},
+      [&engine](Connection& closed) {
+        log_info("{}", closed.summary());
+        (*engine)->stop();
+      });
   if (!connection) return std::unexpected(connection.error());
   (*engine)->run();
   return {};
@@ -93,7 +93,7 @@ bool stdin_is_connected_socket() {
   return getpeername(STDIN_FILENO, reinterpret_cast<sockaddr*>(&storage), &size) == 0;
 }
 
-int run_stdio(Settings settings) {
+int run_stdio(const Settings& settings) {
   start_log("stdio", settings.config.log.level, settings.config.log.format);
   if (Status served = serve(settings); !served) {
     log_error("{}", served.error().message);

@@ -12,6 +12,6 @@ bool stdin_is_connected_socket();
 
 // Serves the session to its end; the exit code of the process. stdout belongs to the protocol:
 // whatever else might print is sent to stderr.
-int run_stdio(Settings settings);
+int run_stdio(const Settings& settings);
 
 }  // namespace superlifter::daemon

@@ -192,9 +192,10 @@ void Worker::serve(UniqueFd socket, const session::Address& peer, shm::Admission
                             .session_timeout_ms = config_.limits.session_timeout_ms,
                             .peer = session::to_text(peer)};
   auto store = std::make_unique<SessionStore>(cache_, peer, limiter_, admission.row());
-  Result<std::unique_ptr<Connection>> connection = Connection::start(
-      engine_, {std::move(socket), UniqueFd()}, std::move(options), std::move(store),
-      std::move(admission), [this](Connection& closed) { on_connection_closed(closed); });
+  Result<std::unique_ptr<Connection>> connection =
+      Connection::start(engine_, std::move(options),
+                        {{std::move(socket), UniqueFd()}, std::move(store), std::move(admission)},
+                        [this](Connection& closed) { on_connection_closed(closed); });
   if (!connection) {
     log_error("{}: {}", session::to_text(peer), connection.error().message);
     return;
@@ -234,16 +235,17 @@ void Worker::on_connection_closed(Connection& connection) {
 
 void Worker::on_control() {
   while (true) {
-    const Result<std::optional<ControlMessage>> message =
+    const Result<std::optional<ControlMessage>> received =
         receive_control(inheritance_.control.get());
-    if (!message) {
+    if (!received) {
       // The master is gone: nobody counts this process any more.
-      log_error("control socket: {}", message.error().message);
+      log_error("control socket: {}", received.error().message);
       engine_.stop();
       return;
     }
-    if (!*message) return;
-    if ((*message)->type == ControlMessage::Type::kDrain) drain((*message)->drain_ms);
+    const std::optional<ControlMessage>& message = *received;
+    if (!message) return;
+    if (message->type == ControlMessage::Type::kDrain) drain(message->drain_ms);
   }
 }
 
@@ -284,6 +286,7 @@ void Worker::on_drain_deadline() {
   deadline_passed_ = true;
   drain_timer_->set(kAfterDrainMs);
   std::vector<Connection*> all;
+  all.reserve(connections_.size());
   for (const auto& [key, connection] : connections_)
     all.push_back(key);
   for (Connection* const connection : all)
@@ -317,7 +320,7 @@ int run_worker(Inheritance inheritance) {
   start_log(fmt::format("worker {}", index), config.log.level, config.log.format);
   prctl(PR_SET_NAME, fmt::format("superlifter-w{}", index).c_str());
   for (const int number : {SIGINT, SIGHUP, SIGUSR1, SIGUSR2})
-    signal(number, SIG_IGN);
+    static_cast<void>(signal(number, SIG_IGN));
   setenv("UV_THREADPOOL_SIZE", kFileThreads, /*overwrite=*/0);
   Result<std::unique_ptr<io::Engine>> engine = io::make_uv_engine();
   if (!engine) {

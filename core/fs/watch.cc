@@ -33,11 +33,12 @@ constexpr int kMostReads = 256;
 
 Result<Watcher> Watcher::make(int root_fd, WatchOptions options) {
   Watcher out;
-  out.fd_ = UniqueFd(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
-  if (!out.fd_ && errno == EMFILE) {
+  const int fd = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  if (fd < 0 && errno == EMFILE) {
     return fail(Errc::kLimit, "watch: no inotify instance left (fs.inotify.max_user_instances)");
   }
-  if (!out.fd_) return fail_errno(errno, "watch: inotify_init1");
+  if (fd < 0) return fail_errno(errno, "watch: inotify_init1");
+  out.fd_ = UniqueFd(fd);
   out.root_fd_ = root_fd;
   out.options_ = std::move(options);
   if (const Status watched = out.watch_below({}); !watched) {

@@ -86,7 +86,7 @@ void open_and_keep(const FileRequest& request, FileReply& reply) {
 
 }  // namespace
 
-FileReply run_file_request(FileRequest request) {
+FileReply run_file_request(const FileRequest& request) {
   FileReply reply;
   reply.id = request.id;
   switch (request.kind) {

@@ -13,6 +13,6 @@ namespace superlifter::io {
 // kReadSmall takes its validators after the read, so that bytes which changed while they were read
 // never carry the stamps of before. What is not a regular file is answered with is_regular == false
 // and no data, whatever else went wrong with it.
-FileReply run_file_request(FileRequest request);
+FileReply run_file_request(const FileRequest& request);
 
 }  // namespace superlifter::io

@@ -69,7 +69,7 @@ void Pump::wake() const {
 }
 
 Status Pump::send_some() {
-  std::array<iovec, kBuffersPerSend> buffers;
+  std::array<iovec, kBuffersPerSend> buffers{};
   const size_t count = std::min(out_.size(), buffers.size());
   for (size_t i = 0; i < count; ++i) {
     const size_t skip = i == 0 ? front_sent_ : 0;

@@ -70,7 +70,7 @@ bool write_all(int fd, FdKind kind, ByteView bytes, bool more_follows, Sent& sen
 bool send_byte_run(int fd, FdKind kind, std::span<const Piece> run, bool more_follows, Sent& sent) {
   size_t skip = 0;
   while (!run.empty()) {
-    std::array<iovec, kGatherPieces> buffers;
+    std::array<iovec, kGatherPieces> buffers{};
     const size_t count = std::min(run.size(), buffers.size());
     for (size_t i = 0; i < count; ++i) {
       const ByteView bytes = i == 0 ? run[i].bytes.subspan(skip) : run[i].bytes;

@@ -401,9 +401,9 @@ void UvStream::submit(std::vector<FileRequest> requests) {
     const auto run = [](uv_work_t* request) {
       auto& mine = *static_cast<FilesWork*>(request->data);
       mine.replies.reserve(mine.requests.size());
-      for (FileRequest& one : mine.requests) {
+      for (const FileRequest& one : mine.requests) {
         if (mine.stream->abandoned.load(std::memory_order_relaxed)) return;
-        mine.replies.push_back(run_file_request(std::move(one)));
+        mine.replies.push_back(run_file_request(one));
       }
     };
     const auto done = [](uv_work_t* request, int) {
@@ -469,7 +469,7 @@ Status UvEngine::start() {
   }
   read_buffer_.resize(kReadBytes);
   // sendfile(2) has no MSG_NOSIGNAL: a peer that went away must be an errno, not a signal.
-  signal(SIGPIPE, SIG_IGN);
+  static_cast<void>(signal(SIGPIPE, SIG_IGN));
   return {};
 }
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -144,7 +145,7 @@ RowSnapshot snapshot(const ConnectionRow& row) {
 
 void set_module(ConnectionRow& row, std::string_view name) {
   std::array<uint8_t, 32> text{};
-  std::memcpy(text.data(), name.data(), name.size() < text.size() ? name.size() : text.size());
+  std::copy_n(name.begin(), std::min(name.size(), text.size()), text.begin());
   for (size_t i = 0; i < row.module_text.size(); ++i) {
     row.module_text[i].store(load_big_endian(text.data() + 8 * i), std::memory_order_relaxed);
   }

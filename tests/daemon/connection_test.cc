@@ -60,8 +60,9 @@ class ConnectionTest : public testing::Test {
     auto store = std::make_unique<SessionStore>(*cache_, std::nullopt, *limiter_, admission->row());
     options.peer = "test";
     Result<std::unique_ptr<Connection>> started =
-        Connection::start(*engine_, {UniqueFd(fds[0]), UniqueFd()}, std::move(options),
-                          std::move(store), std::move(*admission), [this](Connection& closed) {
+        Connection::start(*engine_, std::move(options),
+                          {{UniqueFd(fds[0]), UniqueFd()}, std::move(store), std::move(*admission)},
+                          [this](Connection& closed) {
                             summary_ = closed.summary();
                             closed_ = true;
                           });

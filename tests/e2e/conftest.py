@@ -150,13 +150,13 @@ class Server:
         modules = {name: {"watch": False, "rescan": "never", **keys} for name, keys in self.modules.items()}
         self.config.write_text(json.dumps({**self.settings, "modules": modules}, indent=1))
 
-    def start(self):
-        """Starts it and waits until it listens."""
+    def start(self, **keywords):
+        """Starts it, with keywords for subprocess (as_nobody), and waits until it listens."""
         assert self.process is None
         self.lines = []
         self.process = subprocess.Popen([SUPERLIFTERD, "--config", str(self.config)],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.PIPE, env=ENVIRONMENT)
+                                        stderr=subprocess.PIPE, env=ENVIRONMENT, **keywords)
         threading.Thread(target=self._read_log, args=(self.process.stderr, self.lines), daemon=True).start()
         self.port = int(self.wait_log(r"listening on \S*:(\d+)").group(1))
         return self

@@ -56,8 +56,6 @@ BROKEN = {
     "open with trailing bytes": wire.frame(wire.OPEN, wire.counted(b"m") + b"x", request=1),
     "open with a long name": wire.frame(wire.OPEN, wire.counted(b"m" * 129), request=1),
     "request id 0": wire.frame(wire.OPEN, wire.counted(b"m"), request=0),
-    "tree before open": wire.frame(wire.TREE, b"\0", request=1),
-    "read before open": wire.frame(wire.READ, read_payload([(1, 0, 0)]), request=1),
 }
 
 # The same after an OPEN as request 1.

@@ -225,7 +225,7 @@ def test_unreadable_files_are_left_out_and_named(tmp_path, source, dest):
                           capture_output=True, text=True, env=ENVIRONMENT, timeout=60, **keywords)
     assert done.returncode == 0, done
     assert "unreadable" in done.stderr and "closed" in done.stderr
-    server.start()
+    server.start(**keywords)
     try:
         names = listing(server)
         assert "d0/unreadable" not in names and "closed/inside" not in names
