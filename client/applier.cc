@@ -26,7 +26,7 @@
 namespace superlifter::client {
 namespace {
 
-constexpr size_t kBatchFiles = 16'384;  // Published together: one syncfs for all of them.
+constexpr size_t kBatchFiles = 4096;  // Published together: one syncfs for all of them.
 constexpr uint64_t kBatchBytes = 512 * kMiB;
 constexpr auto kBatchAge = std::chrono::seconds(1);  // Nothing verified waits longer.
 constexpr size_t kCopyBytes = 1 << 20;
@@ -566,6 +566,7 @@ void Applier::commit(Building& building, DirectoryCache& directories) {
   }
   outcome.entry = building.job.entry;
   outcome.from_local = building.from_local;
+  outcome.is_copy = !building.job.copy_from.empty();
   outcome.digest = building.computed;
   post(std::move(outcome));
 }

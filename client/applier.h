@@ -103,6 +103,7 @@ class Applier {
     uint32_t entry = 0;
     Kind kind = Kind::kApplied;
     bool from_local = false;  // copy_from, check_only or a whole leftover: nothing was transferred.
+    bool is_copy = false;     // copy_from.
     bool checked_only = false;
     hash::Xxh128 digest;       // kApplied: of the content.
     catalog::LocalStat local;  // kApplied: as it is in place now.

@@ -10,7 +10,7 @@ namespace superlifter::client {
 struct Stats {
   uint64_t files_total = 0;      // Files that the source holds (after the filter).
   uint64_t files_unchanged = 0;  // Already there.
-  uint64_t files_fetched = 0;    // Transferred whole.
+  uint64_t files_fetched = 0;    // Transferred whole, by this run or, up to its end, by one before.
   uint64_t files_patched = 0;    // Rebuilt from an older version and what had changed.
   uint64_t files_refetched = 0;  // Transferred again because the first copy did not verify.
   uint64_t files_moved = 0;      // Taken from another name in DEST; no transfer.

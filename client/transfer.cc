@@ -22,7 +22,7 @@ constexpr uint64_t kBytesInFlight = 32 * kMiB;
 constexpr int kTurnMs = 100;
 // Begun and not yet in place. Twice a committer's batch, so that one fills while one is published;
 // each costs some hundred bytes.
-constexpr uint64_t kJobsAhead = 32'768;
+constexpr uint64_t kJobsAhead = 8192;
 // Local copies and checks that writers have: what comes from the network must not wait long behind
 // them, or the server takes us for dead.
 constexpr uint64_t kLocalBytesAhead = 64 * kMiB;
@@ -279,7 +279,8 @@ class Transfer {
         } else if (outcome.from_local && comparison.actions[entry] != Action::kFetch) {
           ++context_.stats.files_unchanged;
         } else if (outcome.from_local) {
-          ++context_.stats.files_moved;
+          // A whole leftover was fetched, if by an earlier run.
+          ++(outcome.is_copy ? context_.stats.files_moved : context_.stats.files_fetched);
           context_.stats.bytes_matched += context_.table.record(entry).size_bytes;
         } else {
           ++context_.stats.files_fetched;
