@@ -1,0 +1,48 @@
+// Payloads of every message: the first byte says which decoder gets the rest.
+#include "core/wire/codec.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace superlifter::wire;  // NOLINT(google-build-using-namespace)
+  if (size == 0) return 0;
+  const superlifter::ByteView payload(data + 1, size - 1);
+  switch (data[0] % 11) {
+    case 0:
+      static_cast<void>(decode_client_hello(payload));
+      break;
+    case 1:
+      static_cast<void>(decode_server_hello(payload));
+      break;
+    case 2:
+      static_cast<void>(decode_busy(payload));
+      break;
+    case 3:
+      static_cast<void>(decode_error(payload));
+      break;
+    case 4:
+      static_cast<void>(decode_open(payload));
+      break;
+    case 5:
+      static_cast<void>(decode_opened(payload));
+      break;
+    case 6:
+      static_cast<void>(decode_tree(payload));
+      break;
+    case 7:
+      // What is decoded can be encoded again.
+      if (const auto digests = decode_digests(payload)) {
+        superlifter::Bytes out;
+        encode(*digests, 1, out);
+      }
+      break;
+    case 8:
+      static_cast<void>(decode_read(payload));
+      break;
+    case 9:
+      static_cast<void>(decode_item(payload));
+      break;
+    default:
+      static_cast<void>(decode_module_list(payload));
+      break;
+  }
+  return 0;
+}
