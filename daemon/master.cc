@@ -63,7 +63,7 @@ class Master {
   explicit Master(Settings settings) : settings_(std::move(settings)), config_(settings_.config) {}
   Master(const Master&) = delete;
   Master& operator=(const Master&) = delete;
-  ~Master() = default;
+  ~Master();
 
   [[nodiscard]] Status start();
   int run();
@@ -91,6 +91,7 @@ class Master {
   std::optional<shm::Segment> segment_;
   UniqueFd settings_fd_;
   uv_loop_t loop_{};
+  bool loop_started_ = false;
   uv_signal_t sigterm_{};
   uv_signal_t sigint_{};
   uv_signal_t sighup_{};
@@ -124,6 +125,7 @@ Status Master::start() {
   if (const int code = uv_loop_init(&loop_); code != 0) {
     return fail_errno(-code, "start the event loop");
   }
+  loop_started_ = true;
   watch_signal(sigterm_, SIGTERM);
   watch_signal(sigint_, SIGINT);
   watch_signal(sighup_, SIGHUP);
@@ -145,6 +147,19 @@ Status Master::start() {
   const auto too_long = [](uv_timer_t* timer) { static_cast<Master*>(timer->data)->announce(); };
   CHECK(uv_timer_start(&ready_timer_, too_long, workers == 0 ? 0 : kReadyMs, 0) == 0);
   return {};
+}
+
+// The handles lie in this object and its children, so the loop lets go of every one of them first.
+Master::~Master() {
+  if (!loop_started_) return;
+  stopping_ = true;  // No child is started from here on.
+  const auto close = [](uv_handle_t* handle, void*) {
+    if (uv_is_closing(handle) == 0) uv_close(handle, nullptr);
+  };
+  uv_walk(&loop_, close, nullptr);
+  while (uv_run(&loop_, UV_RUN_DEFAULT) != 0) {
+  }
+  CHECK(uv_loop_close(&loop_) == 0);
 }
 
 // Says where clients are served, once they are.
@@ -406,7 +421,6 @@ void Master::stop_when_alone() {
 
 int run_master(Settings settings) {
   start_log("master", settings.config.log.level, settings.config.log.format);
-  // The loop's handles lie in here; the process ends with it.
   const auto master = std::make_unique<Master>(std::move(settings));
   if (Status started = master->start(); !started) {
     log_error("{}", started.error().message);
