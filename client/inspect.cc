@@ -30,6 +30,19 @@ ExitCode failed(const Error& error, Phase phase, const std::atomic<bool>& stop) 
   return stop ? ExitCode::kInterrupted : exit_code_for(error, phase);
 }
 
+// Connects, or complains and gives the exit code.
+std::expected<Connected, ExitCode> reach(const SourceUri& source, const NetworkOptions& network,
+                                         Clock& clock, const std::atomic<bool>& stop) {
+  std::expected<Connected, Failure> connected = connect({.source = source,
+                                                         .network = network,
+                                                         .bandwidth_bytes_per_s = 0,
+                                                         .stop = &stop,
+                                                         .on_wait = complain},
+                                                        clock);
+  if (connected) return std::move(*connected);
+  return std::unexpected(failed(connected.error().error, connected.error().phase, stop));
+}
+
 std::string printable(std::string_view name) {
   return isatty(STDOUT_FILENO) != 0 ? escape(name) : std::string(name);
 }
@@ -136,13 +149,8 @@ Status print_directory(NodeStore& nodes, const hash::Sha256& top, bool long_form
 }  // namespace
 
 ExitCode list_modules(const ModulesOptions& options, Clock& clock, const std::atomic<bool>& stop) {
-  std::expected<Connected, Failure> connected = connect({.source = options.host,
-                                                         .network = options.network,
-                                                         .bandwidth_bytes_per_s = 0,
-                                                         .stop = &stop,
-                                                         .on_wait = complain},
-                                                        clock);
-  if (!connected) return failed(connected.error().error, connected.error().phase, stop);
+  std::expected<Connected, ExitCode> connected = reach(options.host, options.network, clock, stop);
+  if (!connected) return connected.error();
   Conversation& conversation = *connected->conversation;
   const Result<Bytes> reply = conversation.wait(conversation.send_modules());
   if (!reply) return failed(reply.error(), Phase::kOpen, stop);
@@ -160,13 +168,9 @@ ExitCode list_modules(const ModulesOptions& options, Clock& clock, const std::at
 }
 
 ExitCode list_entries(const ListOptions& options, Clock& clock, const std::atomic<bool>& stop) {
-  std::expected<Connected, Failure> connected = connect({.source = options.source,
-                                                         .network = options.network,
-                                                         .bandwidth_bytes_per_s = 0,
-                                                         .stop = &stop,
-                                                         .on_wait = complain},
-                                                        clock);
-  if (!connected) return failed(connected.error().error, connected.error().phase, stop);
+  std::expected<Connected, ExitCode> connected =
+      reach(options.source, options.network, clock, stop);
+  if (!connected) return connected.error();
   NodeStore nodes(*connected->conversation, connected->opened, nullptr);
   const Result<Location> location = nodes.locate(options.source.path);
   if (!location) return failed(location.error(), Phase::kOpen, stop);
@@ -205,13 +209,9 @@ ExitCode list_entries(const ListOptions& options, Clock& clock, const std::atomi
 }
 
 ExitCode print_file(const CatOptions& options, Clock& clock, const std::atomic<bool>& stop) {
-  std::expected<Connected, Failure> connected = connect({.source = options.source,
-                                                         .network = options.network,
-                                                         .bandwidth_bytes_per_s = 0,
-                                                         .stop = &stop,
-                                                         .on_wait = complain},
-                                                        clock);
-  if (!connected) return failed(connected.error().error, connected.error().phase, stop);
+  std::expected<Connected, ExitCode> connected =
+      reach(options.source, options.network, clock, stop);
+  if (!connected) return connected.error();
   Conversation& conversation = *connected->conversation;
   NodeStore nodes(conversation, connected->opened, nullptr);
   const Result<Location> location = nodes.locate(options.source.path);
