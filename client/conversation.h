@@ -86,6 +86,8 @@ class Conversation {
                                                                    uint32_t& retry_after_ms);
 
   const std::string& motd() const { return motd_; }
+  // The server, as in messages: "host:port".
+  const std::string& peer() const { return options_.peer; }
 
   // --- Control requests ---
   // Sends without waiting; the id is for wait(). REQUIRES: fewer than kMaxRequestsInFlight are

@@ -56,7 +56,8 @@ ExitCode run(const PullOptions& options, superlifter::Clock& clock) {
   umask(0);
   Progress progress(clock, make_renderer(options.output, STDERR_FILENO));
   const PullResult result = pull(options, progress, clock, stop);
-  progress.finish(result.exit_code == ExitCode::kOk ? result.stats.summary() : "");
+  const bool sums_up = result.exit_code == ExitCode::kOk && !options.dry_run;
+  progress.finish(sums_up ? result.stats.summary() : "");
   std::string text;
   if (options.stats == StatsFormat::kHuman) text = result.stats.to_text();
   if (options.stats == StatsFormat::kJson) text = result.stats.to_json() + "\n";

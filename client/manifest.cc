@@ -71,6 +71,11 @@ Result<OpenedModule> open_module(Conversation& conversation, const std::string& 
       retry_after_ms =
           static_cast<uint32_t>(std::clamp<uint64_t>(conversation.error_argument(), 100, 60'000));
     }
+    if (reply.error().code == Errc::kNotFound) {
+      return fail(Errc::kNotFound, "module '" + escape(module) + "' is not found on " +
+                                       conversation.peer() + ": `superlifter modules " +
+                                       conversation.peer() + "` lists what it serves");
+    }
     return fail_in("module '" + escape(module) + "'", reply.error());
   }
   const Result<wire::Opened> opened = wire::decode_opened(*reply);

@@ -24,6 +24,7 @@
 #include "client/publish.h"
 #include "client/staging.h"
 #include "client/transfer.h"
+#include "client/units.h"
 #include "core/base/check.h"
 #include "core/base/escape.h"
 #include "core/base/limits.h"
@@ -65,7 +66,7 @@ class Puller {
   PullResult run() {
     const std::optional<Failure> failure = run_passes();
     if (failure) {
-      progress_.note(failure->error.message);
+      progress_.note("superlifter: " + failure->error.message);
       result_.exit_code =
           stop_.load() ? ExitCode::kInterrupted : exit_code_for(failure->error, failure->phase);
     } else if (!errors_.empty()) {
@@ -453,6 +454,11 @@ class Puller {
       }
     }
     stats.bytes_manifest += conversation_->bytes_received() - listed_from_bytes_;
+    if (options_.dry_run) {
+      progress_.note("dry run: " + human_count(wanted.files) + " files, " +
+                     human_bytes(wanted.bytes) + " would be fetched; nothing was changed");
+      return;
+    }
     progress_.start(ProgressPhase::kTransferring, wanted);
     progress_.tick();
   }
