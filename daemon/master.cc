@@ -134,6 +134,14 @@ Status Master::start() {
   CHECK(uv_timer_init(&loop_, &kill_timer_) == 0);
   kill_timer_.data = this;
 
+  for (const std::string& name : settings_without_effect(config_)) {
+    log_warning("setting {}: has no effect in this version", name);
+  }
+  if (geteuid() == 0) {
+    log_warning(
+        "running as root: this version does not give root up; better start it as a user "
+        "who may read the modules and write the catalog");
+  }
   const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
   const unsigned workers = listeners_.empty() ? 0 : config_.workers != 0 ? config_.workers : cores;
   for (unsigned i = 0; i < workers; ++i)

@@ -239,4 +239,27 @@ Status make_catalog_directory(const config::Config& config) {
   return {};
 }
 
+std::vector<std::string> settings_without_effect(const config::Config& config) {
+  const config::Config defaults = config::default_config();
+  std::vector<std::string> names;
+  const auto note = [&names](bool is_set, std::string name) {
+    if (is_set) names.push_back(std::move(name));
+  };
+  note(config.user != defaults.user, "user");
+  note(config.log.access != defaults.log.access, "log.access");
+  note(config.engine == config::EngineChoice::kIoUring, "engine: io_uring");
+  note(!config.proxy_protocol.empty(), "proxy_protocol");
+  note(config.limits.minimum_rate_bytes_per_s != defaults.limits.minimum_rate_bytes_per_s,
+       "limits.minimum_rate");
+  note(config.limits.bandwidth_bytes_per_s != defaults.limits.bandwidth_bytes_per_s,
+       "limits.bandwidth");
+  note(config.signature_share != defaults.signature_share, "signatures.size");
+  note(config.ops_listen.has_value(), "ops.listen");
+  for (const config::Module& module : config.modules) {
+    note(module.bandwidth_bytes_per_s != config::kUnlimited,
+         "modules." + module.name + ".bandwidth");
+  }
+  return names;
+}
+
 }  // namespace superlifter::daemon

@@ -31,6 +31,10 @@ struct Settings {
 // Makes the directory of the config's catalog where it is missing. kIo names it.
 [[nodiscard]] Status make_catalog_directory(const config::Config& config);
 
+// Settings that differ from their defaults and that this version reads but does not act on, by
+// their names in the configuration: an operator who set a limit must not believe that it holds.
+std::vector<std::string> settings_without_effect(const config::Config& config);
+
 // The part of a path below $XDG_CACHE_HOME/superlifter where the catalog of these real paths lies:
 // "<NAME>-<16 hex digits>".
 std::string serve_catalog_name(const std::vector<ServeDirectory>& directories);

@@ -6,7 +6,9 @@
 #include <sys/stat.h>
 
 #include <string>
+#include <vector>
 
+#include "config/schema.h"
 #include "tests/support/temp_tree.h"
 
 namespace superlifter::daemon {
@@ -129,6 +131,16 @@ TEST_F(SettingsTest, TheCatalogDirectoryIsMade) {
   tree_.write("file", "x");
   config.catalog = tree_.path("file");
   EXPECT_FALSE(make_catalog_directory(config).has_value());
+}
+
+TEST(SettingsWithoutEffect, AreNamedWhenTheyAreSet) {
+  config::Config config = config::default_config();
+  EXPECT_TRUE(settings_without_effect(config).empty());
+  config.user = "mirror";
+  config.limits.bandwidth_bytes_per_s = 1000;
+  config.modules.push_back({.name = "m", .bandwidth_bytes_per_s = 5});
+  EXPECT_EQ(settings_without_effect(config),
+            (std::vector<std::string>{"user", "limits.bandwidth", "modules.m.bandwidth"}));
 }
 
 }  // namespace
