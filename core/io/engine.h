@@ -1,5 +1,5 @@
-// Engine: what a worker asks of the kernel. Two engines, one behaviour: uv_engine (libuv with a
-// small thread pool for files) serves everywhere; uring_engine is for kernels that allow io_uring.
+// Engine: what a worker asks of the kernel. A seam: uv_engine (libuv with a small thread pool for
+// files) serves everywhere, and another engine must behave the same.
 //
 // One thread. No call blocks on a peer or a disk. Handlers run from the loop, never inside a call
 // made by the handler's owner, so an owner may call anything from a handler, including destroying
@@ -83,7 +83,7 @@ class Engine {
  public:
   virtual ~Engine() = default;
 
-  // "io_uring" or "libuv".
+  // A short word for logs: "libuv".
   virtual const char* name() const = 0;
 
   // Accepts from a listening socket, which is borrowed and shared with other processes. The handler
