@@ -91,7 +91,7 @@ struct Config {
   std::vector<session::Prefix> proxy_protocol = {};
   bool paths = true;
   Limits limits;
-  double signature_share = 0.015;  // Of the content.
+  double signature_share = 0.015;  // Of the content, garbage included; 0: none are kept.
   std::optional<ListenAddress> ops_listen = {};
   std::vector<Module> modules = {};
 

@@ -14,6 +14,7 @@
 #include "core/base/unique_fd.h"
 #include "core/catalog/catalog.h"
 #include "core/catalog/publisher.h"
+#include "core/catalog/signature_pack.h"
 #include "core/fs/beneath.h"
 
 namespace superlifter::daemon {
@@ -77,6 +78,7 @@ class ModuleCatalog : public std::enable_shared_from_this<ModuleCatalog> {
  private:
   [[nodiscard]] Result<uint64_t> read_current();
   [[nodiscard]] Result<std::shared_ptr<const session::Generation>> open_current();
+  [[nodiscard]] Result<UniqueFd> open_pack(const catalog::Header& header) const;
   void log_problem(const Error& error);
 
   const config::Config& config_;
@@ -124,6 +126,22 @@ class CatalogGeneration final : public session::Generation {
     return kept_;
   }
 
+  // Of signatures, where the generation names a pack that is there as it says. Before it is shared.
+  void set_pack(UniqueFd pack) {
+    pack_ = std::make_shared<OpenFile>();
+    pack_->fd = std::move(pack);
+  }
+
+  unsigned signature_level() const override {
+    return pack_ != nullptr ? catalog_->header().signature_level : 0;
+  }
+  std::optional<Signature> signature(uint32_t entry) const override {
+    if (pack_ == nullptr) return std::nullopt;
+    const std::optional<catalog::SignaturePlace> place = catalog_->signature(entry);
+    if (!place) return std::nullopt;
+    return Signature{.file = pack_, .offset = place->offset, .layout = place->layout};
+  }
+
   ByteView node(const hash::Sha256& digest) const override { return catalog_->node(digest); }
 
   FileRange all_nodes() const override {
@@ -165,6 +183,7 @@ class CatalogGeneration final : public session::Generation {
       catalog_;                     // This object alone; shared by the way it is made.
   UniqueFd root_;                   // Of the tree as it was when this generation was opened.
   std::shared_ptr<OpenFile> file_;  // The generation file; shared with ranges on their way out.
+  std::shared_ptr<OpenFile> pack_;  // The same of its pack; null where there is none.
   Clock& clock_;
   mutable std::optional<uint64_t> kept_checked_ms_;
   mutable bool kept_ = true;
@@ -204,6 +223,11 @@ Result<std::shared_ptr<const session::Generation>> ModuleCatalog::open_current()
         directory_.get(), catalog::generation_file_name(*number), catalog::Verify::kHeader);
     if (!opened) {
       last = opened.error();
+      if (last.code == Errc::kStale) {
+        // Of an older format: the indexer is about to make the catalog anew.
+        log_debug("module {}: no generation yet: {}", module_.name, last.message);
+        return fail(Errc::kGone, last.message);
+      }
       if (last.code != Errc::kNotFound) return std::unexpected(last);
       continue;
     }
@@ -211,14 +235,29 @@ Result<std::shared_ptr<const session::Generation>> ModuleCatalog::open_current()
     if (!root) return std::unexpected(root.error());
     UniqueFd file(fcntl((*opened)->fd(), F_DUPFD_CLOEXEC, 0));
     if (!file) return fail_errno(errno, "keep the generation file open");
-    current_ = std::make_shared<CatalogGeneration>(shared_from_this(), *opened, std::move(*root),
-                                                   std::move(file), clock_);
+    const auto generation = std::make_shared<CatalogGeneration>(
+        shared_from_this(), *opened, std::move(*root), std::move(file), clock_);
+    if (Result<UniqueFd> pack = open_pack((*opened)->header()); !pack) {
+      log_warning("module {}: generation {} is served without signatures: {}", module_.name,
+                  *number, pack.error().message);
+    } else if (*pack) {
+      generation->set_pack(std::move(*pack));
+    }
+    current_ = generation;
     problem_.clear();
     return current_;
   }
   // CURRENT names a file that is not there: the catalog is damaged, not young.
   last.code = Errc::kCorrupt;
   return std::unexpected(last);
+}
+
+// No fd when the generation names no pack. One that is damaged or missing is no reason not to
+// serve.
+Result<UniqueFd> ModuleCatalog::open_pack(const catalog::Header& header) const {
+  if (header.pack == 0) return UniqueFd();
+  return catalog::open_pack(directory_.get(), header.pack, header.signature_level,
+                            header.pack_bytes);
 }
 
 Result<std::shared_ptr<const session::Generation>> ModuleCatalog::open() {

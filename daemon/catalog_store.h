@@ -2,8 +2,8 @@
 // (catalog/catalog.h).
 //
 //   CatalogCache      one a worker: for each module the generation that CURRENT names, mapped once
-//   and
-//                     shared by all sessions that use it; an older one lives on as long as any does
+//                     and shared by all sessions that use it; an older one lives on as long as any
+//                     does. Its pack of signatures is opened with it and never mapped.
 //   SessionStore      one a session: the same, seen by one peer (access rules, module limits)
 //
 // Nothing here can be damaged by what is on the disk: a generation that fails its checks is an

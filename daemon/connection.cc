@@ -185,11 +185,12 @@ std::string Connection::summary() const {
   const session::Counters& counters = session_.counters();
   std::string how(wire::to_text(session_.outcome()));
   if (!session_.has_ended()) how = broken_ ? broken_->message : "the peer left";
-  return fmt::format(
-      "session {} module={} end=\"{}\" received={} sent={} files={} stale={} ms={}", options_.peer,
-      session_.module().empty() ? "-" : escape(session_.module()), how, counters.bytes_received,
-      counters.bytes_hello + counters.bytes_manifest + counters.bytes_data + counters.bytes_other,
-      counters.files_sent, counters.files_stale, engine_.now_ms() - started_ms_);
+  return fmt::format("session {} module={} end=\"{}\" received={} sent={} files={} stale={} ms={}",
+                     options_.peer, session_.module().empty() ? "-" : escape(session_.module()),
+                     how, counters.bytes_received,
+                     counters.bytes_hello + counters.bytes_manifest + counters.bytes_data +
+                         counters.bytes_signature + counters.bytes_other,
+                     counters.files_sent, counters.files_stale, engine_.now_ms() - started_ms_);
 }
 
 }  // namespace superlifter::daemon

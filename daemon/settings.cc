@@ -253,7 +253,6 @@ std::vector<std::string> settings_without_effect(const config::Config& config) {
        "limits.minimum_rate");
   note(config.limits.bandwidth_bytes_per_s != defaults.limits.bandwidth_bytes_per_s,
        "limits.bandwidth");
-  note(config.signature_share != defaults.signature_share, "signatures.size");
   note(config.ops_listen.has_value(), "ops.listen");
   for (const config::Module& module : config.modules) {
     note(module.bandwidth_bytes_per_s != config::kUnlimited,

@@ -66,10 +66,11 @@ Status serve(const Settings& settings) {
   CatalogCache cache(config, clock, [](const std::string& module) {
     log_info("module {}: its catalog is out of date", module);
   });
+  session::Packer packer;
   Result<std::unique_ptr<io::Engine>> engine = io::make_uv_engine();
   if (!engine) return std::unexpected(engine.error());
   auto store = std::make_unique<SessionStore>(cache, peer, limiter, admission->row());
-  ConnectionOptions options{.session = session_options(config),
+  ConnectionOptions options{.session = session_options(config, packer),
                             .hello_timeout_ms = config.limits.hello_timeout_ms,
                             .idle_timeout_ms = config.limits.idle_timeout_ms,
                             .session_timeout_ms = config.limits.session_timeout_ms,

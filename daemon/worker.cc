@@ -123,6 +123,7 @@ class Worker final : public io::AcceptHandler {
   SystemClock clock_;
   shm::Limiter limiter_;
   CatalogCache cache_;
+  session::Packer packer_;  // Lent to all sessions, one after the other.
   UniqueFd signals_;
   std::unordered_map<Connection*, std::unique_ptr<Connection>> connections_;
   std::unordered_map<Refusal*, std::unique_ptr<Refusal>> refusals_;
@@ -186,7 +187,7 @@ void Worker::serve(UniqueFd socket, const session::Address& peer, shm::Admission
   // A peer whose host is gone must not hold a row until the idle timeout of a long transfer.
   const int on = 1;
   setsockopt(socket.get(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-  ConnectionOptions options{.session = session_options(config_),
+  ConnectionOptions options{.session = session_options(config_, packer_),
                             .hello_timeout_ms = config_.limits.hello_timeout_ms,
                             .idle_timeout_ms = config_.limits.idle_timeout_ms,
                             .session_timeout_ms = config_.limits.session_timeout_ms,
@@ -307,11 +308,12 @@ void Worker::report_stale(const std::string& module) {
 
 }  // namespace
 
-session::Options session_options(const config::Config& config) {
+session::Options session_options(const config::Config& config, session::Packer& packer) {
   return {.motd = config.motd,
           .idle_timeout_ms =
               static_cast<uint32_t>(std::min<uint64_t>(config.limits.idle_timeout_ms, UINT32_MAX)),
-          .agent = "superlifterd/" SUPERLIFTER_VERSION};
+          .agent = "superlifterd/" SUPERLIFTER_VERSION,
+          .packer = &packer};
 }
 
 int run_worker(Inheritance inheritance) {

@@ -13,6 +13,6 @@ namespace superlifter::daemon {
 int run_worker(Inheritance inheritance);
 
 // What both the worker and stdio mode tell every session.
-session::Options session_options(const config::Config& config);
+session::Options session_options(const config::Config& config, session::Packer& packer);
 
 }  // namespace superlifter::daemon

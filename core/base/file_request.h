@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/base/bytes.h"
 #include "core/base/unique_fd.h"
@@ -48,25 +49,32 @@ struct OpenFile {
 
 struct FileRequest {
   enum class Kind : uint8_t {
-    kReadSmall,  // open, fstat, read all of the range into memory, close
+    kReadSmall,  // open, read all of the ranges into memory, fstat, close
     kOpen,       // open, fstat, keep open
+    kReadOpen,   // read all of the ranges of an open file into memory, fstat
     kRecheck,    // fstat of an open file
   };
 
-  uint64_t id = 0;  // Chosen by the session; comes back in the reply.
+  // [offset, offset + length_bytes) of the file.
+  struct Range {
+    uint64_t offset = 0;
+    uint32_t length_bytes = 0;
+  };
+
+  uint64_t id = 0;  // Chosen by the session, ascending; comes back in the reply.
   Kind kind = Kind::kReadSmall;
   OpenRequest open;                // kReadSmall, kOpen
-  std::shared_ptr<OpenFile> file;  // kRecheck
-  uint64_t offset = 0;             // kReadSmall
-  uint32_t length_bytes = 0;       // kReadSmall: at most kSmallFileBytes
+  std::shared_ptr<OpenFile> file;  // kReadOpen, kRecheck
+  // kReadSmall, kReadOpen: at most kMaxRangesTogether, and kSmallFileBytes in all.
+  std::vector<Range> ranges;
 };
 
 struct FileReply {
   uint64_t id = 0;
   int sys_errno = 0;  // 0, or why the request failed; then nothing below is set.
   bool is_regular = false;
-  Validators validators;           // As of the fstat (kReadSmall: taken after the read).
-  Bytes data;                      // kReadSmall: the bytes there were, possibly fewer than asked.
+  Validators validators;  // As of the fstat (kReadSmall: taken after the read).
+  Bytes data;             // kReadSmall, kReadOpen: the bytes there were, range after range.
   std::shared_ptr<OpenFile> file;  // kOpen
 };
 

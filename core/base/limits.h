@@ -41,6 +41,8 @@ constexpr size_t kMaxRequestsInFlight = 64;  // Per session.
 constexpr size_t kMaxTreeNodes = 4096;       // Node digests in one TREE.
 constexpr size_t kMaxDigestRanges = 8192;    // Ranges in one DIGESTS.
 constexpr size_t kMaxReadItems = 1024;       // Items in one READ.
+constexpr size_t kMaxSignatureItems = 4096;  // Items in one SIGNATURE.
+constexpr size_t kMaxPackedBytes = 1 << 20;  // Content of one PACKED.
 
 // --- Session (core/session) --------------------------------------------------------------------
 constexpr size_t kSmallFileBytes = 64 << 10;       // Up to this a range is read into memory.
@@ -49,6 +51,9 @@ constexpr size_t kLookaheadFiles = 256;            // Opened ahead of what is be
 constexpr size_t kLookaheadBytes = 512 << 10;      // Read ahead of what is being sent.
 constexpr size_t kMaxOpenFilesAhead = 16;          // Large files held open by one session.
 constexpr size_t kOutboxHighWaterBytes = 1 << 20;  // No more is produced above this.
+constexpr size_t kMaxRangesTogether = 64;          // Of one file, read with one open.
+// Content that one session may have summed on demand: at 3 GB/s a third of a second.
+constexpr uint64_t kOnDemandBytes = 1 << 30;
 
 // --- Configuration (config) --------------------------------------------------------------------
 constexpr size_t kMaxConfigBytes = 1

@@ -111,8 +111,12 @@ Bytes encode_header_page(const Parts& parts, const Sections& sections) {
     writer.u64(hash::xxh64(section));        // [gen-section-checksum]
     offset = align_section(offset + section.size());
   }
-  page.resize(kHeaderChecksumAt);  // [gen-reserved]
-  writer.u64(hash::xxh64(page));   // [gen-checksum]
+  writer.u64(parts.header.pack);             // [gen-pack]
+  writer.u64(parts.header.pack_bytes);       // [gen-pack-bytes]
+  writer.u64(parts.header.signature_bytes);  // [gen-signature-bytes]
+  writer.u32(parts.header.signature_level);  // [gen-signature-level]
+  page.resize(kHeaderChecksumAt);            // [gen-reserved]
+  writer.u64(hash::xxh64(page));             // [gen-checksum]
   CHECK(page.size() == kHeaderPageBytes);
   return page;
 }
@@ -197,6 +201,8 @@ Status build(int directory_fd, const std::string& name, const Parts& parts) {
   CHECK(parts.nodes != nullptr);
   CHECK(parts.xxh.size() == parts.table.count() && parts.local.size() == parts.table.count());
   CHECK(parts.sha.empty() || parts.sha.size() == parts.table.count());
+  CHECK(parts.signature_offsets.size() == (parts.header.pack != 0 ? parts.table.count() : 0));
+  CHECK((parts.header.pack != 0) == (parts.header.signature_level != 0));
   const std::string attempt = "write generation file " + escape(name);
   if (parts.header.base_path.size() > kMaxPathBytes) {
     return fail(Errc::kLimit, attempt + ": base path is longer than 4,095 bytes");
@@ -228,6 +234,7 @@ Status build(int directory_fd, const std::string& name, const Parts& parts) {
       stored(parts.local),
       ByteView(all_nodes.bytes.get(), all_nodes.size_bytes),  // [gen-all-nodes]
       ByteView(context),                                      // [gen-context]
+      stored(parts.signature_offsets),                        // [gen-signature-offsets]
   };
 
   const std::string temporary = name + ".tmp";

@@ -62,13 +62,17 @@ struct Parts {
   std::span<const hash::Xxh128> xxh;
   std::span<const hash::Sha256> sha;  // May be empty.
   std::span<const LocalStat> local;
+  // Empty where header.pack is 0; else an offset for each entry (0: none kept). Those of hard links
+  // are those of their group's first entry.
+  std::span<const uint64_t> signature_offsets;
   AllNodes all_nodes = AllNodes::kCompress;
 };
 
 // Writes `parts` as `name` below the directory fd, durably, readable by all (0644). Until it is
 // whole it is `name`.tmp. kIo (a full disk leaves nothing behind), kLimit for a base path or source
-// too long. REQUIRES: nodes was sorted; xxh and local (and sha, unless empty) have table.count()
-// elements.
+// too long. REQUIRES: nodes was sorted; xxh and local (and sha and
+// signature_offsets, unless empty) have table.count() elements; the header's pack is as its
+// comments say.
 [[nodiscard]] Status build(int directory_fd, const std::string& name, const Parts& parts);
 
 }  // namespace superlifter::catalog

@@ -13,6 +13,7 @@
 #include "core/base/escape.h"
 #include "core/base/limits.h"
 #include "core/catalog/format.h"
+#include "core/catalog/signature_pack.h"
 
 namespace superlifter::catalog {
 namespace {
@@ -48,7 +49,36 @@ NodeRow decode_row(ByteView index, size_t row) {
   return out;
 }
 
+constexpr size_t kPackAt = 328;  // Of [gen-pack] in the header page.
+
 }  // namespace
+
+Result<uint64_t> read_pack_number(int directory_fd, const std::string& name) {
+  const std::string attempt = "generation file " + escape(name);
+  const UniqueFd fd(
+      ::openat(directory_fd, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, attempt);
+  Bytes page(kHeaderPageBytes);
+  ssize_t size = 0;
+  do {
+    size = ::pread(fd.get(), page.data(), page.size(), 0);
+  } while (size < 0 && errno == EINTR);
+  if (size < 0) return fail_errno(errno, attempt + ": read");
+  Reader reader(ByteView(page).first(static_cast<size_t>(size)));
+  const bool ours = as_text(reader.bytes(kGenerationMagic.size())) == kGenerationMagic;
+  const uint32_t version = reader.u32();
+  if (ours && reader.ok() && version > kGenerationVersion) {
+    return fail(Errc::kUnsupported, attempt + ": of a newer format");
+  }
+  if (ours && reader.ok() && version < kGenerationVersion) return 0;  // They had none.
+  reader.bytes(kHeaderChecksumAt - (page.size() - reader.remaining()));
+  const uint64_t checksum = reader.u64();
+  if (!ours || !reader.ok() || checksum != hash::xxh64(ByteView(page).first(kHeaderChecksumAt))) {
+    return fail(Errc::kCorrupt, attempt + ": header is damaged");
+  }
+  Reader pack(ByteView(page).subspan(kPackAt));
+  return pack.u64();
+}
 
 // Fills a Catalog from its mapped file, one check after the other.
 class CatalogLoader {
@@ -85,6 +115,11 @@ class CatalogLoader {
                                           ", but this program reads up to version " +
                                           std::to_string(kGenerationVersion));
     }
+    if (reader.ok() && version != 0 && version < kGenerationVersion) {
+      return fail(Errc::kStale, "header: format version " + std::to_string(version) +
+                                    " is older than version " + std::to_string(kGenerationVersion) +
+                                    ", which this program reads");
+    }
     if (file_.size() < kHeaderPageBytes) return corrupt("header: the file ends within it");
     Reader checksum(file_.subspan(kHeaderChecksumAt, 8));
     if (checksum.u64() != hash::xxh64(file_.first(kHeaderChecksumAt))) {  // [gen-checksum]
@@ -99,16 +134,30 @@ class CatalogLoader {
       row.length_bytes = reader.u64();                                   // [gen-section-length]
       row.checksum = reader.u64();                                       // [gen-section-checksum]
     }
-    CHECK(reader.ok());  // The page is there whole.
+    out_.header_.pack = reader.u64();             // [gen-pack]
+    out_.header_.pack_bytes = reader.u64();       // [gen-pack-bytes]
+    out_.header_.signature_bytes = reader.u64();  // [gen-signature-bytes]
+    out_.header_.signature_level = reader.u32();  // [gen-signature-level]
+    CHECK(reader.ok());                           // The page is there whole.
     std::copy(root.begin(), root.end(), out_.header_.root.bytes.begin());
     const size_t used = file_.size() - reader.remaining();
     const bool reserved_ok = all_zero(file_.subspan(used, kHeaderChecksumAt - used));
-    if (version == 0 || (flags & ~(kProvisionalFlag | kOwnersFlag)) != 0 || !reserved_ok) {
+    if (version == 0 || (flags & ~(kProvisionalFlag | kOwnersFlag)) != 0 || !reserved_ok ||
+        !is_pack_sound()) {
       return corrupt("header: holds a value that is not allowed");  // [gen-reserved]
     }
     out_.header_.provisional = (flags & kProvisionalFlag) != 0;
     out_.header_.has_owners = (flags & kOwnersFlag) != 0;
     return {};
+  }
+
+  bool is_pack_sound() const {
+    const Header& header = out_.header_;
+    if (header.pack == 0) {
+      return header.pack_bytes == 0 && header.signature_bytes == 0 && header.signature_level == 0;
+    }
+    return header.pack_bytes >= kPackHeaderBytes && header.signature_bytes <= header.pack_bytes &&
+           delta::is_level(header.signature_level) && header.signature_level >= delta::kLeafLevel;
   }
 
   // Sections must lie exactly where the layout puts them: no overlap, no gap, no byte left over.
@@ -169,6 +218,10 @@ class CatalogLoader {
       return wrong_size(Section::kSha);
     }
     if (!has_size(Section::kLocal, count * sizeof(LocalStat))) return wrong_size(Section::kLocal);
+    if (!has_size(Section::kSignatureOffsets,
+                  out_.header_.pack != 0 ? count * sizeof(uint64_t) : 0)) {
+      return wrong_size(Section::kSignatureOffsets);
+    }
     out_.node_index_ = section(Section::kNodeIndex);  // [gen-node-index]
     if (out_.node_index_.size() % kNodeIndexRowBytes != 0) return wrong_size(Section::kNodeIndex);
 
@@ -185,6 +238,8 @@ class CatalogLoader {
     out_.sha_ = in_place<hash::Sha256>(section(Section::kSha));  // [gen-sha]
     // [gen-local]: [gen-inode] [gen-ctime] [gen-ctime-ns] [gen-local-reserved] [gen-device]
     out_.local_ = in_place<LocalStat>(section(Section::kLocal));
+    // [gen-signature-offsets]; each is looked at when it is used.
+    out_.signature_offsets_ = in_place<uint64_t>(section(Section::kSignatureOffsets));
     out_.nodes_ = section(Section::kNodes);                            // [gen-nodes]
     out_.all_nodes_offset_ = rows_[index(Section::kAllNodes)].offset;  // [gen-all-nodes]
     out_.all_nodes_length_ = rows_[index(Section::kAllNodes)].length_bytes;
@@ -268,6 +323,20 @@ ByteView Catalog::node(const hash::Sha256& digest) const {
     }
   }
   return {};
+}
+
+std::optional<SignaturePlace> Catalog::signature(uint32_t entry) const {
+  if (entry >= signature_offsets_.size()) return std::nullopt;
+  const uint64_t offset = signature_offsets_[entry];
+  const tree::Record record = table_.record(entry);
+  if (offset < kPackHeaderBytes + kPackChecksumBytes || offset > header_.pack_bytes ||
+      !record.is_file() || record.size_bytes < least_signed_bytes(header_.signature_level)) {
+    return std::nullopt;
+  }
+  const SignaturePlace out{.offset = offset,
+                           .layout = {record.size_bytes, header_.signature_level}};
+  if (out.layout.size_bytes() > header_.pack_bytes - offset) return std::nullopt;
+  return out;
 }
 
 Validators Catalog::validators(uint32_t entry) const {

@@ -22,6 +22,7 @@
 #include "core/base/file_request.h"
 #include "core/base/result.h"
 #include "core/base/unique_fd.h"
+#include "core/delta/signature.h"
 #include "core/fs/mapped_file.h"
 #include "core/hash/digest.h"
 #include "core/tree/node.h"
@@ -58,14 +59,30 @@ struct Header {
   uint64_t nodes_bytes = 0;  // Section of nodes: each as varint length and bytes.
   std::string base_path;     // Client: the directory of the module that was pulled; else empty.
   std::string source;        // Client: the SRC it came from; else empty.
+  // The pack that holds this generation's signatures; 0: none are kept, and the three below are 0.
+  uint64_t pack = 0;
+  uint64_t pack_bytes = 0;       // From its beginning; what follows is not this generation's.
+  uint64_t signature_bytes = 0;  // Of those, what this generation uses.
+  unsigned signature_level = 0;  // The finest level that is kept.
+};
+
+// A kept signature: where it begins in the pack, and what is where in it.
+struct SignaturePlace {
+  uint64_t offset = 0;
+  delta::SignatureLayout layout;
 };
 
 enum class Verify : bool { kHeader, kEverything };
 
+// The pack that a generation file names, from its header alone: 0 when it names none. Errors as
+// Catalog::open, but an older format is none.
+[[nodiscard]] Result<uint64_t> read_pack_number(int directory_fd, const std::string& name);
+
 class Catalog {
  public:
   // Opens a generation file below a directory fd. kNotFound, kCorrupt (names what is damaged),
-  // kUnsupported (a newer format: names both numbers). kEverything reads the whole file and
+  // kUnsupported (a newer format: names both numbers), kStale (an older one: nothing is wrong with
+  // it, and what it says must be found out anew). kEverything reads the whole file and
   // compares every section's digest; kHeader checks the header, the section bounds and the table.
   [[nodiscard]] static Result<std::shared_ptr<const Catalog>> open(int directory_fd,
                                                                    const std::string& name,
@@ -77,6 +94,8 @@ class Catalog {
   std::span<const hash::Xxh128> xxh() const { return xxh_; }
   std::span<const hash::Sha256> sha() const { return sha_; }
   std::span<const LocalStat> local() const { return local_; }
+  // As they stand: not checked. Empty when the generation has none.
+  std::span<const uint64_t> signature_offsets() const { return signature_offsets_; }
 
   // A node by its digest; empty when it is not here.
   ByteView node(const hash::Sha256& digest) const;
@@ -88,6 +107,10 @@ class Catalog {
 
   // Lets go of the memory that passes over this generation took (fs::MappedFile::release_pages).
   void release_pages() const { file_.release_pages(); }
+
+  // A file's kept signature; nothing when none is kept of the entry, or its place lies outside the
+  // pack's bytes. Any number may be asked.
+  std::optional<SignaturePlace> signature(uint32_t entry) const;
 
   // The validators of a file as they were indexed.
   Validators validators(uint32_t entry) const;
@@ -103,6 +126,7 @@ class Catalog {
   std::span<const hash::Xxh128> xxh_;
   std::span<const hash::Sha256> sha_;
   std::span<const LocalStat> local_;
+  std::span<const uint64_t> signature_offsets_;
   ByteView nodes_;
   ByteView node_index_;
   uint64_t all_nodes_offset_ = 0;

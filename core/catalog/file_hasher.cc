@@ -52,12 +52,13 @@ void wait_for_next_tick(const struct stat& stat) {
 class Hashing {
  public:
   Hashing(const IndexOptions& options, Scan& scan, std::span<const uint32_t> files,
-          Journal& journal)
+          const HashSinks& sinks)
       : options_(options),
         scan_(scan),
         table_(scan.table.view()),
         files_(files),
-        journal_(journal) {}
+        journal_(sinks.journal),
+        keeper_(sinks.keeper) {}
 
   Result<HashOutcome> run(const std::function<void(HashCounts)>& progress) {
     const size_t wanted = std::clamp<size_t>(options_.threads, 1, kMostThreads);
@@ -80,6 +81,7 @@ class Hashing {
     }
     wait(progress);
     threads.clear();
+    keeper_.flush();
     journal_.flush();
     if (fatal_) return std::unexpected(*fatal_);
     if (is_stopped()) return fail(Errc::kClosed, "hash: stopped");
@@ -90,8 +92,10 @@ class Hashing {
  private:
   // One thread's tools.
   struct Tools {
+    explicit Tools(SignatureKeeper& keeper) : signer(keeper) {}
     hash::Xxh128Hasher xxh;
     hash::Sha256Hasher sha;
+    FileSigner signer;
     Bytes buffer = Bytes(kChunkBytes);
   };
 
@@ -109,7 +113,7 @@ class Hashing {
   }
 
   void work() {
-    Tools tools;
+    Tools tools(keeper_);
     while (!is_stopped() && !failed_.load(std::memory_order_relaxed)) {
       const size_t next = next_.fetch_add(1, std::memory_order_relaxed);
       if (next >= files_.size()) break;
@@ -123,6 +127,10 @@ class Hashing {
   void hash_file(uint32_t entry, Tools& tools) {
     HashSurprise surprise;
     surprise.entry = entry;
+    // Each entry is one thread's alone, and the scan's owner waits for all threads before it looks.
+    scan_.xxh[entry] = {};
+    scan_.sha[entry] = {};
+    scan_.signatures[entry] = 0;
     const Result<RelPath> path = RelPath::parse(table_.path(entry));
     if (!path) return fail_all(path.error());
     for (int reads = 0; reads < kMostReads; ++reads) {
@@ -163,6 +171,7 @@ class Hashing {
     }
     tools.xxh.reset();
     tools.sha.reset();
+    tools.signer.begin(before.size_bytes);
     uint64_t done = 0;
     while (done < before.size_bytes) {
       if (is_stopped()) return ReadResult::kStopped;
@@ -177,6 +186,7 @@ class Hashing {
       const ByteView bytes(tools.buffer.data(), static_cast<size_t>(size));
       tools.xxh.update(bytes);
       tools.sha.update(bytes);
+      tools.signer.update(bytes);
       done += bytes.size();
       bytes_.fetch_add(bytes.size(), std::memory_order_relaxed);
     }
@@ -187,14 +197,16 @@ class Hashing {
     if (done != before.size_bytes || fs::to_validators(surprise.stat) != before) {
       return ReadResult::kChanged;
     }
-    // Each entry is one thread's alone, and the scan's owner waits for all threads before it looks.
     scan_.xxh[entry] = tools.xxh.digest();
     scan_.sha[entry] = tools.sha.finish();
+    scan_.signatures[entry] = tools.signer.finish(entry, scan_.sha[entry]);
     files_done_.fetch_add(1, std::memory_order_relaxed);
     journal_.append({.device = surprise.stat.st_dev,
                      .validators = before,
                      .xxh = scan_.xxh[entry],
-                     .sha = scan_.sha[entry]});
+                     .sha = scan_.sha[entry],
+                     .pack = scan_.signatures[entry] != 0 ? keeper_.pack() : 0,
+                     .signature = scan_.signatures[entry]});
     return ReadResult::kDigested;
   }
 
@@ -271,6 +283,7 @@ class Hashing {
   const tree::TableView table_;
   const std::span<const uint32_t> files_;
   Journal& journal_;
+  SignatureKeeper& keeper_;
 
   // Relaxed, all of them: they hand out numbers, count, or ask for an end. Results are published by
   // the mutex and by the end of the threads.
@@ -290,9 +303,9 @@ class Hashing {
 }  // namespace
 
 Result<HashOutcome> hash_files(const IndexOptions& options, Scan& scan,
-                               std::span<const uint32_t> files, Journal& journal,
+                               std::span<const uint32_t> files, const HashSinks& sinks,
                                const std::function<void(HashCounts)>& progress) {
-  return Hashing(options, scan, files, journal).run(progress);
+  return Hashing(options, scan, files, sinks).run(progress);
 }
 
 void order_for_hashing(const Scan& scan, std::vector<uint32_t>& files) {

@@ -1,5 +1,5 @@
-// FileHasher: the second half of a pass. Reads files, several at a time, and makes both digests of
-// each in one read.
+// FileHasher: the second half of a pass. Reads files, several at a time, and makes both digests and
+// the signature of each in one read.
 //
 // Threads take the next file from one shared list by an atomic index. Large files stand first, so
 // that no thread is left alone with one at the end. A digest counts only if the open file's stat
@@ -17,6 +17,7 @@
 #include "core/catalog/indexer.h"
 #include "core/catalog/journal.h"
 #include "core/catalog/scan.h"
+#include "core/catalog/signature_keeper.h"
 
 namespace superlifter::catalog {
 
@@ -39,17 +40,26 @@ struct HashCounts {
   uint64_t bytes = 0;  // Read.
 };
 
+// Where results go; borrowed.
+struct HashSinks {
+  Journal& journal;
+  SignatureKeeper& keeper;
+};
+
 struct HashOutcome {
   HashCounts counts;
   std::vector<HashSurprise> surprises;  // In no order.
 };
 
-// Digests `files` (entries of `scan`, not hard links) into scan.xxh and scan.sha, and each into the
-// journal. Nothing else of the scan is touched. kClosed when options.stop was set (what is done is
-// in the journal); kIo when this process runs out of fds or memory. `progress` is called now and
-// then from the calling thread. Cost per file: open, two fstat, close, one read for each MiB.
+// Digests `files` (entries of `scan`, not hard links) into scan.xxh and scan.sha, makes their
+// signatures through the keeper (into scan.signatures), and notes each in the journal. Nothing else
+// of the scan is touched; what these said of a file before is gone. kClosed when options.stop was
+// set (what is done is in the journal); kIo when this process runs out of fds or memory. `progress`
+// is called now and then from the calling thread. Cost per file: open, two fstat, close, one read
+// for each MiB.
 [[nodiscard]] Result<HashOutcome> hash_files(const IndexOptions& options, Scan& scan,
-                                             std::span<const uint32_t> files, Journal& journal,
+                                             std::span<const uint32_t> files,
+                                             const HashSinks& sinks,
                                              const std::function<void(HashCounts)>& progress);
 
 // Puts large files first and keeps the order otherwise.

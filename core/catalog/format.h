@@ -12,7 +12,7 @@
 namespace superlifter::catalog {
 
 constexpr std::string_view kGenerationMagic = "superlgn";
-constexpr uint32_t kGenerationVersion = 1;
+constexpr uint32_t kGenerationVersion = 2;
 constexpr size_t kHeaderPageBytes = 4096;
 constexpr size_t kHeaderChecksumAt = kHeaderPageBytes - 8;
 constexpr size_t kSectionAlignment = 64;  // A cache line; more than any stored type asks for.
@@ -32,11 +32,18 @@ enum class Section : size_t {
   kLocal,
   kAllNodes,
   kContext,
+  kSignatureOffsets,
 };
-constexpr size_t kSectionCount = 10;
+constexpr size_t kSectionCount = 11;
 constexpr std::array<std::string_view, kSectionCount> kSectionNames = {
-    "records", "strings", "owners", "nodes",     "node index",
-    "xxh",     "sha",     "local",  "all nodes", "context"};
+    "records", "strings", "owners",    "nodes",   "node index",       "xxh",
+    "sha",     "local",   "all nodes", "context", "signature offsets"};
+
+// Packs of signatures.
+constexpr std::string_view kPackMagic = "superlsg";
+constexpr uint32_t kPackVersion = 1;
+constexpr size_t kPackHeaderBytes = 32;
+constexpr size_t kPackChecksumBytes = 4;  // Before the sums of each signature.
 
 constexpr uint64_t align_section(uint64_t offset) {
   return (offset + kSectionAlignment - 1) / kSectionAlignment * kSectionAlignment;

@@ -1,6 +1,7 @@
 #include "core/catalog/indexer.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include "core/catalog/journal.h"
 #include "core/catalog/publisher.h"
 #include "core/catalog/scan.h"
+#include "core/catalog/signature_keeper.h"
 
 namespace superlifter::catalog {
 namespace {
@@ -35,10 +37,16 @@ class Pass {
     if (!scan_.held_by.empty()) return held(scan_.held_by);
     progress_.entries_seen = scan_.table.count();
 
-    std::vector<uint32_t> files = files_to_hash();
+    keeper_ = std::make_unique<SignatureKeeper>(
+        SignatureKeeper::Target{.module = options_.module,
+                                .directory_fd = publisher_.directory_fd(),
+                                .level = options_.signature_level},
+        old_.get(), scan_);
+    std::vector<uint32_t> files = files_to_read();
     if (files.empty() && is_live()) return unchanged();
     Result<Journal> journal = Journal::open(publisher_.directory_fd());
     if (!journal) return std::unexpected(journal.error());
+    keeper_->begin(*journal);
     use_journal(*journal, files);
     if (const Status served = publish_provisional(files); !served) {
       return std::unexpected(served.error());
@@ -52,8 +60,9 @@ class Pass {
       if (!hold->empty()) return held(*hold);
     }
     left_out_.log_rest();
+    if (!is_live()) summary_ = keeper_->settle();
     if (!is_live()) {
-      if (const Status published = publish(false); !published) {
+      if (const Status published = publish_whole(); !published) {
         return std::unexpected(published.error());
       }
       report_.outcome = IndexReport::Outcome::kPublished;
@@ -71,15 +80,16 @@ class Pass {
            !(scan.xxh[entry].known() && scan.sha[entry].known());
   }
 
-  std::vector<uint32_t> files_to_hash() const {
+  std::vector<uint32_t> files_to_read() const {
     std::vector<uint32_t> out;
     for (uint32_t entry = 0; entry < scan_.table.count(); ++entry) {
-      if (needs_digest(scan_, entry)) out.push_back(entry);
+      if (needs_digest(scan_, entry) || keeper_->lacks(entry)) out.push_back(entry);
     }
     return out;
   }
 
-  // Takes what an interrupted hashing has left, and takes those files from the list.
+  // Takes what an interrupted hashing has left, and what is known of equal content, and takes those
+  // files from the list.
   void use_journal(const Journal& journal, std::vector<uint32_t>& files) {
     if (journal.record_count() > 0) {
       std::erase_if(files, [&](uint32_t entry) {
@@ -88,15 +98,36 @@ class Pass {
         if (!found) return false;
         scan_.xxh[entry] = found->xxh;
         scan_.sha[entry] = found->sha;
-        return true;
+        keeper_->take(entry, *found);
+        return !keeper_->lacks(entry);
       });
-      follow_leaders();
     }
+    choose_for_signatures(files);
+    follow_leaders();
     order_for_hashing(scan_, files);
     progress_.files_to_hash = files.size();
     for (const uint32_t entry : files) {
       progress_.bytes_to_hash += scan_.table.record(entry).size_bytes;
     }
+  }
+
+  // Of files that lack nothing but their signature, one of each content is read; and none while
+  // there is no room for what comes of it.
+  void choose_for_signatures(std::vector<uint32_t>& files) {
+    std::erase_if(files, [this](uint32_t entry) { return keeper_->find(entry); });
+    const auto end_of_digests = std::stable_partition(
+        files.begin(), files.end(), [this](uint32_t entry) { return needs_digest(scan_, entry); });
+    std::vector<uint32_t> for_signatures(end_of_digests, files.end());
+    files.erase(end_of_digests, files.end());
+    if (for_signatures.empty()) return;
+    std::stable_sort(for_signatures.begin(), for_signatures.end(),
+                     [this](uint32_t a, uint32_t b) { return scan_.sha[a] < scan_.sha[b]; });
+    const auto same = [this](uint32_t a, uint32_t b) { return scan_.sha[a] == scan_.sha[b]; };
+    for_signatures.erase(std::unique(for_signatures.begin(), for_signatures.end(), same),
+                         for_signatures.end());
+    if (!keeper_->make_room(for_signatures)) return;
+    files.insert(files.end(), for_signatures.begin(), for_signatures.end());
+    std::sort(files.begin(), files.end());
   }
 
   Validators validators(uint32_t entry) {
@@ -132,10 +163,14 @@ class Pass {
       progress_.bytes_hashed = counts.bytes;
       tell_progress();
     };
-    const Result<HashOutcome> outcome = hash_files(options_, scan_, files, journal, progress);
+    const HashSinks sinks{.journal = journal, .keeper = *keeper_};
+    const Result<HashOutcome> outcome = hash_files(options_, scan_, files, sinks, progress);
     if (!outcome) return std::unexpected(outcome.error());
     report_.files_hashed = outcome->counts.files;
     report_.bytes_hashed = outcome->counts.bytes;
+    // Files of one content, of which one was read.
+    for (uint32_t entry = 0; entry < scan_.table.count(); ++entry)
+      static_cast<void>(keeper_->find(entry));
     return apply(outcome->surprises);
   }
 
@@ -205,6 +240,7 @@ class Pass {
       scan_.local[entry] = scan_.local[first];
       scan_.xxh[entry] = scan_.xxh[first];
       scan_.sha[entry] = scan_.sha[first];
+      scan_.signatures[entry] = scan_.signatures[first];
     }
     return whole;
   }
@@ -218,7 +254,22 @@ class Pass {
 
   // Whether the live generation says all that this scan says.
   bool is_live() const {
-    return old_ != nullptr && !old_->header().provisional && is_same(scan_, *old_);
+    return old_ != nullptr && !old_->header().provisional && keeper_->is_in_old_pack() &&
+           is_same(scan_, *old_);
+  }
+
+  // Signatures must not be what keeps a generation from a disk that is nearly full.
+  Status publish_whole() {
+    const Status published = publish(false);
+    if (published ||
+        (published.error().sys_errno != ENOSPC && published.error().sys_errno != EDQUOT)) {
+      return published;
+    }
+    if (!keeper_->take_back()) return published;
+    log_warning("module {}: {}; trying without new signatures", escape(options_.module),
+                published.error().message);
+    summary_ = keeper_->settle();
+    return publish(false);
   }
 
   Status publish(bool provisional) {
@@ -238,7 +289,15 @@ class Pass {
     parts.xxh = scan_.xxh;
     parts.sha = scan_.sha;
     parts.local = scan_.local;
-    const Result<uint64_t> number = publisher_.publish(parts, options_.keep_generations);
+    if (!provisional && summary_.pack != 0) {
+      parts.header.pack = summary_.pack;
+      parts.header.pack_bytes = summary_.pack_bytes;
+      parts.header.signature_bytes = summary_.signature_bytes;
+      parts.header.signature_level = summary_.level;
+      parts.signature_offsets = scan_.signatures;
+    }
+    const Result<uint64_t> number =
+        publisher_.publish(parts, options_.keep_generations, keeper_->pack());
     if (!number) return std::unexpected(number.error());
     generation_ = *number;
     return {};
@@ -265,6 +324,10 @@ class Pass {
     report_.files = totals.files;
     report_.bytes = totals.bytes;
     report_.left_out = left_out_.count();
+    const bool is_new = report_.outcome == IndexReport::Outcome::kPublished;
+    const Header* const live = old_ != nullptr && !is_new ? &old_->header() : nullptr;
+    report_.signature_bytes = live != nullptr ? live->signature_bytes : summary_.signature_bytes;
+    report_.pack_bytes = live != nullptr ? live->pack_bytes : summary_.pack_bytes;
     report_.files_without_digest = 0;
     for (uint32_t entry = 0; entry < scan_.table.count(); ++entry) {
       if (needs_digest(scan_, entry)) ++report_.files_without_digest;
@@ -282,6 +345,8 @@ class Pass {
   const std::shared_ptr<const Catalog> old_;  // With whoever else has the generation open.
   LeftOut left_out_;
   Scan scan_;
+  std::unique_ptr<SignatureKeeper> keeper_;  // From the end of the scan on.
+  SignatureKeeper::Summary summary_;
   IndexOptions::Progress progress_;
   IndexReport report_;
   uint64_t generation_ = 0;  // Published by this pass; 0: none yet.
@@ -293,6 +358,8 @@ class Pass {
 
 Result<IndexReport> index_module(const IndexOptions& options) {
   CHECK(options.root_fd >= 0 && options.catalog_fd >= 0);
+  CHECK(options.signature_level == 0 ||
+        (delta::is_level(options.signature_level) && options.signature_level >= delta::kLeafLevel));
   Result<Publisher> publisher = Publisher::open(options.catalog_fd, options.module);
   if (!publisher) return std::unexpected(publisher.error());
   Result<std::shared_ptr<const Catalog>> old = publisher->current();

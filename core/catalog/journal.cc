@@ -17,11 +17,11 @@ namespace {
 
 constexpr const char* kJournalName = "digests.journal";
 constexpr std::string_view kJournalMagic = "superlgj";
-constexpr uint32_t kJournalVersion = 1;
+constexpr uint32_t kJournalVersion = 2;
 constexpr size_t kJournalHeaderBytes = 16;
-constexpr size_t kJournalRecordBytes = 104;
+constexpr size_t kJournalRecordBytes = 120;
 constexpr size_t kChecksumAt = kJournalRecordBytes - 8;
-// A batch: what a kill can cost is the hashing of 600 files.
+// A batch: what a kill can cost is the hashing of 500 files.
 constexpr size_t kBatchBytes = 64 << 10;
 
 Bytes encode_header() {
@@ -46,6 +46,8 @@ void encode(const JournalRecord& record, Bytes& out) {
   writer.u32(record.validators.ctime_ns);                 // [journal-ctime-ns]
   writer.bytes(record.xxh.bytes);                         // [journal-xxh]
   writer.bytes(record.sha.bytes);                         // [journal-sha]
+  writer.u64(record.pack);                                // [journal-pack]
+  writer.u64(record.signature);                           // [journal-signature]
   writer.u64(hash::xxh64(ByteView(out).subspan(begin)));  // [journal-checksum]
   CHECK(out.size() - begin == kJournalRecordBytes);
 }
@@ -63,6 +65,8 @@ JournalRecord decode(ByteView bytes) {
   out.validators.ctime_ns = reader.u32();                   // [journal-ctime-ns]
   const ByteView xxh = reader.bytes(out.xxh.bytes.size());  // [journal-xxh]
   const ByteView sha = reader.bytes(out.sha.bytes.size());  // [journal-sha]
+  out.pack = reader.u64();                                  // [journal-pack]
+  out.signature = reader.u64();                             // [journal-signature]
   CHECK(reader.ok());
   std::copy(xxh.begin(), xxh.end(), out.xxh.bytes.begin());
   std::copy(sha.begin(), sha.end(), out.sha.bytes.begin());
@@ -107,7 +111,9 @@ Result<Journal> Journal::open(int directory_fd) {
   const size_t count = (size - kJournalHeaderBytes) / kJournalRecordBytes;
   if (count > UINT32_MAX) return fail(Errc::kLimit, std::string(kJournalName) + ": too long");
   for (size_t i = 0; i < count; ++i) {
-    if (is_sound(out.record_bytes(i))) out.order_.push_back(static_cast<uint32_t>(i));
+    if (!is_sound(out.record_bytes(i))) continue;
+    out.order_.push_back(static_cast<uint32_t>(i));
+    if (const uint64_t pack = decode(out.record_bytes(i)).pack; pack != 0) out.last_pack_ = pack;
   }
   const auto key = [&out](uint32_t i) {
     const JournalRecord record = decode(out.record_bytes(i));

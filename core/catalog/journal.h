@@ -1,5 +1,5 @@
-// Journal: digests that a hashing has made and no generation holds yet, so that one that was
-// interrupted need not begin again. FORMAT.md section 4 decides the bytes.
+// Journal: digests (and places of signatures) that a hashing has made and no generation holds yet,
+// so that one that was interrupted need not begin again. FORMAT.md section 4 decides the bytes.
 //
 // Append-only and trusted record by record: a crash leaves at worst a torn record at the end. A
 // journal that cannot be written costs time at the next pass and nothing else, so that is logged,
@@ -28,6 +28,8 @@ struct JournalRecord {
   Validators validators;
   hash::Xxh128 xxh;
   hash::Sha256 sha;
+  uint64_t pack = 0;       // That holds the content's signature; 0: none was made.
+  uint64_t signature = 0;  // Where it begins there. Not to be believed: the write may be lost.
 };
 
 class Journal {
@@ -41,6 +43,8 @@ class Journal {
 
   // Sound records that were read on open.
   size_t record_count() const { return order_.size(); }
+  // The pack that the latest record with a signature names; 0: none does.
+  uint64_t last_pack() const { return last_pack_; }
 
   // Adds a record. From any thread; written out in batches, and by flush().
   void append(const JournalRecord& record);
@@ -57,6 +61,7 @@ class Journal {
   int directory_fd_ = -1;
   fs::MappedFile file_;          // As it was on open.
   std::vector<uint32_t> order_;  // Sound records by (device, inode); the latest of each.
+  uint64_t last_pack_ = 0;
   bool exists_ = false;
 
   // Guards what append touches; behind a pointer so that a Journal can move before threads use it.

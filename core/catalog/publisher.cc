@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <functional>
 #include <string_view>
@@ -25,30 +24,7 @@ namespace {
 constexpr const char* kCurrent = "CURRENT";
 constexpr const char* kCurrentTemporary = "CURRENT.tmp";
 constexpr const char* kLock = "LOCK";
-constexpr std::string_view kGenerationSuffix = ".generation";
-constexpr std::string_view kDamagedSuffix = ".damaged";
 constexpr std::string_view kTemporarySuffix = ".tmp";
-
-// A number as we write it: decimal, no sign, no leading zero. 0 when `text` is none.
-uint64_t parse_number(std::string_view text) {
-  uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  const bool whole = error == std::errc() && end == text.data() + text.size();
-  return whole && !text.starts_with('0') ? number : 0;
-}
-
-// The number in "<number><suffix>", or 0.
-uint64_t number_of(std::string_view name, std::string_view suffix) {
-  return name.ends_with(suffix) ? parse_number(name.substr(0, name.size() - suffix.size())) : 0;
-}
-
-// Names in the module's catalog directory, as of now.
-Result<fs::DirectoryNames> list(int directory_fd) {
-  // A fresh open: listing moves the offset of the fd.
-  const UniqueFd fd(::openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd) return fail_errno(errno, "open catalog directory");
-  return fs::list_directory(fd.get());
-}
 
 void remove_file(int directory_fd, const std::string& name) {
   if (::unlinkat(directory_fd, name.c_str(), 0) == 0 || errno == ENOENT) return;
@@ -79,10 +55,6 @@ Status write_current(int directory_fd, uint64_t number) {
 }
 
 }  // namespace
-
-std::string generation_file_name(uint64_t number) {
-  return std::to_string(number) + std::string(kGenerationSuffix);
-}
 
 Result<uint64_t> read_current(int directory_fd) {
   UniqueFd fd(::openat(directory_fd, kCurrent, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
@@ -153,6 +125,10 @@ Result<std::shared_ptr<const Catalog>> Publisher::current() const {
   if (!catalog && catalog.error().code == Errc::kUnsupported) {
     return fail_in(attempt, catalog.error());
   }
+  if (!catalog && catalog.error().code == Errc::kStale) {
+    log_info("{}: {}; its catalog is made anew", attempt, catalog.error().message);
+    return nullptr;
+  }
   log_error("{}: {}; its catalog is made anew", attempt,
             catalog ? name + " holds another generation's number" : catalog.error().message);
   const std::string aside = std::to_string(*number) + std::string(kDamagedSuffix);
@@ -163,16 +139,14 @@ Result<std::shared_ptr<const Catalog>> Publisher::current() const {
   return nullptr;
 }
 
-Result<uint64_t> Publisher::publish(Parts parts, size_t keep) {
+Result<uint64_t> Publisher::publish(Parts parts, size_t keep, uint64_t pack_in_use) {
   const std::string attempt = "publish module " + escape(module_);
   const Result<uint64_t> current_number = read_current(directory_fd());
-  const Result<fs::DirectoryNames> names = list(directory_fd());
+  const Result<fs::DirectoryNames> names = list_catalog(directory_fd());
   if (!names) return fail_in(attempt, names.error());
-  uint64_t highest = current_number.value_or(0);
-  for (size_t i = 0; i < names->count(); ++i) {
-    highest = std::max({highest, number_of(names->name(i), kGenerationSuffix),
-                        number_of(names->name(i), kDamagedSuffix)});
-  }
+  const uint64_t highest =
+      std::max({current_number.value_or(0), highest_number(*names, kGenerationSuffix),
+                highest_number(*names, kDamagedSuffix)});
   // Where CURRENT is damaged, any of them may have been live.
   const uint64_t before = current_number.value_or(highest);
   if (highest == UINT64_MAX) return fail(Errc::kLimit, attempt + ": no generation number is left");
@@ -189,14 +163,14 @@ Result<uint64_t> Publisher::publish(Parts parts, size_t keep) {
     remove_file(directory_fd(), kCurrentTemporary);
     return fail_in(attempt, swapped.error());
   }
-  clean(number, before, keep);
+  clean(number, before, keep, pack_in_use);
   return number;
 }
 
 // Keeps the live generation and those before it, `keep` in all. A number above `before` that is not
 // live was built and never published. Of what was set aside the latest stays.
-void Publisher::clean(uint64_t live, uint64_t before, size_t keep) const {
-  const Result<fs::DirectoryNames> names = list(directory_fd());
+void Publisher::clean(uint64_t live, uint64_t before, size_t keep, uint64_t pack_in_use) const {
+  const Result<fs::DirectoryNames> names = list_catalog(directory_fd());
   if (!names) {
     log_warning("module {}: clean up: {}", escape(module_), names.error().message);
     return;
@@ -218,12 +192,37 @@ void Publisher::clean(uint64_t live, uint64_t before, size_t keep) const {
     }
   }
   std::sort(generations.begin(), generations.end(), std::greater<>());
-  for (size_t i = std::max<size_t>(keep, 1) - 1; i < generations.size(); ++i) {
+  const size_t kept = std::min(std::max<size_t>(keep, 1) - 1, generations.size());
+  for (size_t i = kept; i < generations.size(); ++i) {
     remove_file(directory_fd(), generation_file_name(generations[i]));
   }
+  generations.resize(kept);
+  generations.push_back(live);
+  clean_packs(*names, generations, pack_in_use);
   std::sort(damaged.begin(), damaged.end(), std::greater<>());
   for (size_t i = 1; i < damaged.size(); ++i) {
     remove_file(directory_fd(), std::to_string(damaged[i]) + std::string(kDamagedSuffix));
+  }
+}
+
+void Publisher::clean_packs(const fs::DirectoryNames& names, const std::vector<uint64_t>& kept,
+                            uint64_t pack_in_use) const {
+  std::vector<uint64_t> named{pack_in_use};
+  for (const uint64_t generation : kept) {
+    const Result<uint64_t> pack =
+        read_pack_number(directory_fd(), generation_file_name(generation));
+    if (pack) {
+      named.push_back(*pack);
+    } else if (pack.error().code != Errc::kCorrupt && pack.error().code != Errc::kNotFound) {
+      // Which pack it needs is not known: better a file too many.
+      log_warning("module {}: clean up packs: {}", escape(module_), pack.error().message);
+      return;
+    }
+  }
+  for (size_t i = 0; i < names.count(); ++i) {
+    const uint64_t number = number_of(names.name(i), kPackSuffix);
+    if (number == 0 || std::find(named.begin(), named.end(), number) != named.end()) continue;
+    remove_file(directory_fd(), std::string(names.name(i)));
   }
 }
 

@@ -131,6 +131,7 @@ class Scanner {
       out_.local.reserve(room);
       out_.xxh.reserve(room);
       out_.sha.reserve(room);
+      out_.signatures.reserve(room);
     }
     fs::WalkHandlers handlers;
     handlers.filter = [this](const fs::WalkEntry& entry) { return filter(entry); };
@@ -182,6 +183,7 @@ class Scanner {
     LocalStat local = to_local(stat);
     hash::Xxh128 xxh;
     hash::Sha256 sha;
+    uint64_t signature = 0;
     if (record.is_file()) {
       const uint32_t first = stat.st_nlink > 1 ? lead(stat) : out_.table.count();
       if (first != out_.table.count()) {
@@ -197,9 +199,11 @@ class Scanner {
         local = out_.local[first];
         xxh = out_.xxh[first];
         sha = out_.sha[first];
+        signature = out_.signatures[first];
       } else if (is_unchanged(record, local, old_entry)) {
         xxh = old_->xxh()[old_entry];
         if (!old_->sha().empty()) sha = old_->sha()[old_entry];
+        if (sha.known()) signature = signature_of(old_entry);
       }
     }
     const Result<uint32_t> added = out_.table.add(record, parent, entry.name, entry.target);
@@ -207,6 +211,7 @@ class Scanner {
     out_.local.push_back(local);
     out_.xxh.push_back(xxh);
     out_.sha.push_back(sha);
+    out_.signatures.push_back(signature);
     if (record.is_directory()) {
       const bool matched =
           old_entry != tree::kNoEntry && old_->table().record(old_entry).is_directory();
@@ -246,6 +251,11 @@ class Scanner {
            old_local.ctime_ns == local.ctime_ns;
   }
 
+  uint64_t signature_of(uint32_t old_entry) const {
+    const std::optional<SignaturePlace> place = old_->signature(old_entry);
+    return place ? place->offset : 0;
+  }
+
   // The first entry of this file's group; the number of the next entry when that is the first.
   uint32_t lead(const struct stat& stat) {
     const auto [found, is_new] =
@@ -268,6 +278,12 @@ class Scanner {
   std::vector<Level> levels_;  // levels_[d] is the directory at depth d.
   std::unordered_map<std::pair<dev_t, ino_t>, uint32_t, InodeHash> groups_;
 };
+
+// A generation without a pack says nothing of signatures.
+bool same_signatures(std::span<const uint64_t> now, std::span<const uint64_t> old) {
+  if (!old.empty()) return std::equal(now.begin(), now.end(), old.begin(), old.end());
+  return std::all_of(now.begin(), now.end(), [](uint64_t offset) { return offset == 0; });
+}
 
 template <class T>
 bool same_bytes(std::span<const T> a, std::span<const T> b) {
@@ -369,6 +385,7 @@ Result<Scan> without(const Scan& scan, const std::vector<bool>& drop) {
     out.local.push_back(scan.local[entry]);
     out.xxh.push_back(scan.xxh[entry]);
     out.sha.push_back(scan.sha[entry]);
+    out.signatures.push_back(scan.signatures[entry]);
   }
   out.table.finish();
   return out;
@@ -382,7 +399,8 @@ bool is_same(const Scan& scan, const Catalog& old) {
                     old.table().owner_names().begin(), old.table().owner_names().end()) &&
          same_bytes(std::span<const LocalStat>(scan.local), old.local()) &&
          same_bytes(std::span<const hash::Xxh128>(scan.xxh), old.xxh()) &&
-         same_bytes(std::span<const hash::Sha256>(scan.sha), old.sha());
+         same_bytes(std::span<const hash::Sha256>(scan.sha), old.sha()) &&
+         same_signatures(scan.signatures, old.signature_offsets());
 }
 
 }  // namespace superlifter::catalog

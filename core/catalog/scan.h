@@ -46,13 +46,14 @@ class LeftOut {
   uint64_t count_ = 0;
 };
 
-// A tree as it is on disk. By entry number: local, xxh, sha; digests are zero where they are not
-// known.
+// A tree as it is on disk. By entry number: local, xxh, sha, signatures; digests are zero where
+// they are not known, signatures (places in the pack) where there is none.
 struct Scan {
   tree::Table table;
   std::vector<LocalStat> local;
   std::vector<hash::Xxh128> xxh;
   std::vector<hash::Sha256> sha;
+  std::vector<uint64_t> signatures;
   OwnerNames owners;
   std::string
       held_by;  // Not empty: this path holds the module, and nothing else here means anything.
@@ -78,7 +79,7 @@ struct Scan {
 // Whether a hard link's first entry is still the same file.
 bool is_group_whole(const Scan& scan, uint32_t hard_link);
 
-// Whether the generation holds this very scan: table, local parts and digests alike.
+// Whether the generation holds this very scan: table, local parts, digests and signatures alike.
 bool is_same(const Scan& scan, const Catalog& old);
 
 }  // namespace superlifter::catalog

@@ -16,6 +16,10 @@ constexpr uint8_t kMostFalseMatches = 64;
 // Blocks that may have changed in place before the search falls back to rolling.
 constexpr size_t kSkippedBlocks = 4;
 constexpr size_t kWindowBytes = 1 << 20;
+// Positions that are rolled over before candidates are looked at: few at first, since the next
+// block is often near.
+constexpr uint64_t kLeastStretch = 256;
+constexpr uint64_t kMostStretch = 4096;
 // Bits of the filter for each value: one bit in 64 is set, and 2^20 values take 8 MiB.
 constexpr uint64_t kFilterBitsPerValue = 64;
 constexpr unsigned kLeastFilterBits = 12;
@@ -116,6 +120,13 @@ size_t BlockTable::find(uint32_t weak, ByteView bytes, uint64_t after) const {
   return blocks_.size();
 }
 
+uint64_t BlockTable::false_matches() const {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < values_.size(); ++i)
+    sum += false_matches_[i].load(std::memory_order_relaxed);
+  return sum;
+}
+
 void BlockTable::fill_equals(
     std::span<const Match> matches,
     const std::function<void(uint64_t block, uint64_t basis_offset)>& fill) const {
@@ -136,6 +147,12 @@ void BlockTable::fill_equals(
 
 namespace {
 
+// Where a block may be: its weak checksum may be one of the table's.
+struct Candidate {
+  uint32_t step = 0;
+  uint32_t weak = 0;
+};
+
 // One walk over a range of the basis.
 class Walk {
  public:
@@ -149,6 +166,7 @@ class Walk {
         end_(basis_bytes < length_ ? 0 : std::min(positions.end(), basis_bytes - length_ + 1)),
         position_(positions.offset),
         roller_(length_),
+        length_power_(hash::weak_power(length_)),
         out_(out) {}
 
   void run() {
@@ -175,7 +193,9 @@ class Walk {
     window_bytes_ = std::min({most, std::max(useful, wanted), basis_bytes_ - position_});
     if (window_.size() < window_bytes_) window_.resize(window_bytes_);
     window_offset_ = position_;
-    return read_(position_, MutableBytes(window_).first(window_bytes_));
+    if (read_(position_, MutableBytes(window_).first(window_bytes_))) return true;
+    window_bytes_ = 0;  // Nothing of what a failed read left behind is looked at.
+    return false;
   }
 
   ByteView block_at(uint64_t position) const {
@@ -225,28 +245,83 @@ class Walk {
   bool roll(size_t& expected) {
     while (position_ < end_) {
       if (!fill(1)) return false;
-      const uint8_t* const bytes = window_.data() + (position_ - window_offset_);
       const uint64_t count =
           std::min(end_ - position_, window_offset_ + window_bytes_ - position_ - length_ + 1);
-      uint32_t sum = hash::weak_sum({bytes, length_});
-      for (uint64_t i = 0;;) {
-        if (table_.may_have(sum)) [[unlikely]] {
-          const size_t found = table_.find(sum, {bytes + i, length_}, last_);
-          if (found < table_.size()) {
-            position_ += i;
-            last_ = table_.block_at(found);
-            record(found);
-            expected = next_of(found);
-            return true;
-          }
+      const uint64_t last = position_ + count - 1;
+      uint32_t sum = hash::weak_sum(block_at(position_));
+      if (table_.may_have(sum) && take_any(sum, expected)) return true;
+      for (uint64_t stretch = kLeastStretch; position_ < last;
+           stretch = std::min(2 * stretch, kMostStretch)) {
+        const uint64_t steps = std::min(stretch, last - position_);
+        const uint64_t begin = position_;
+        sum = roll_stretch(window_.data() + (begin - window_offset_), sum, steps);
+        for (const Candidate& candidate : candidates()) {
+          position_ = begin + candidate.step;
+          if (take_any(candidate.weak, expected)) return true;
         }
-        if (i + 1 >= count) break;
-        sum = roller_.roll(sum, bytes[i], bytes[i + length_]);
-        ++i;
+        position_ = begin + steps;
       }
-      position_ += count;
+      ++position_;
     }
     return false;
+  }
+
+  // Some block is here, with this weak checksum.
+  bool take_any(uint32_t weak, size_t& expected) {
+    const size_t found = table_.find(weak, block_at(position_), last_);
+    if (found == table_.size()) return false;
+    last_ = table_.block_at(found);
+    record(found);
+    expected = next_of(found);
+    return true;
+  }
+
+  // Rolls over `steps` bytes, from the block at `bytes`, whose weak checksum is `sum`. Returns the
+  // checksum at the end; candidates_ are then the steps after which a block may be there.
+  //
+  // A step's multiplication has to wait for that of the step before. So the stretch is rolled over
+  // in two halves side by side; and candidates are only noted, without a branch that would often be
+  // mispredicted, so that the table, too large for a near cache, can be asked for all of them at
+  // once.
+  uint32_t roll_stretch(const uint8_t* bytes, uint32_t sum, uint64_t steps) {
+    const uint64_t half = steps / 2;
+    const uint8_t* const in = bytes + length_;
+    // The checksum half-way, from what comes and goes until then.
+    uint32_t second = sum;
+    if (half > 0) {
+      second = hash::weak_join(sum, hash::weak_sum({in, half}), hash::weak_power(half)) -
+               hash::weak_sum({bytes, half}) * length_power_;
+    }
+    if (candidates_.size() < steps) candidates_.resize(steps);
+    Candidate* first_end = candidates_.data();
+    Candidate* const second_begin = candidates_.data() + half;
+    Candidate* second_end = second_begin;
+    uint32_t first = sum;
+    uint64_t i = 0;
+    for (; i < half; ++i) {
+      first = roller_.roll(first, bytes[i], in[i]);
+      *first_end = {.step = static_cast<uint32_t>(i + 1), .weak = first};
+      first_end += table_.may_have(first) ? 1 : 0;
+      second = roller_.roll(second, bytes[half + i], in[half + i]);
+      *second_end = {.step = static_cast<uint32_t>(half + i + 1), .weak = second};
+      second_end += table_.may_have(second) ? 1 : 0;
+    }
+    for (i += half; i < steps; ++i) {
+      second = roller_.roll(second, bytes[i], in[i]);
+      *second_end = {.step = static_cast<uint32_t>(i + 1), .weak = second};
+      second_end += table_.may_have(second) ? 1 : 0;
+    }
+    first_end = std::copy(second_begin, second_end, first_end);
+    candidate_count_ = static_cast<size_t>(first_end - candidates_.data());
+    for (const Candidate& candidate : candidates())
+      table_.prefetch_start(candidate.weak);
+    for (const Candidate& candidate : candidates())
+      table_.prefetch_value(candidate.weak);
+    return second;
+  }
+
+  std::span<const Candidate> candidates() const {
+    return std::span(candidates_).first(candidate_count_);
   }
 
   const BlockTable& table_;
@@ -257,10 +332,13 @@ class Walk {
   uint64_t position_;
   uint64_t last_ = 0;  // Block that was found last.
   const hash::WeakRoller roller_;
+  const uint32_t length_power_;  // M^length.
   std::vector<Match>& out_;
   Bytes window_;
   uint64_t window_offset_ = 0;
   uint64_t window_bytes_ = 0;
+  std::vector<Candidate> candidates_;  // Room for those of a stretch; the first are its.
+  size_t candidate_count_ = 0;
 };
 
 }  // namespace

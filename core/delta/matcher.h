@@ -65,9 +65,19 @@ class BlockTable {
     const uint32_t bit = weak >> filter_shift_;
     return (filter_[bit / 64] >> (bit % 64) & 1) != 0;
   }
+  // Fetches what find() will look at for this weak checksum into the cache: first where in the
+  // table, then, when that has come, what is there.
+  void prefetch_start(uint32_t weak) const { __builtin_prefetch(&starts_[weak >> starts_shift_]); }
+  void prefetch_value(uint32_t weak) const {
+    __builtin_prefetch(values_.data() + starts_[weak >> starts_shift_]);
+  }
   // The block with the sum of these bytes, whose weak checksum is `weak`: of several with equal
   // sums the first behind `after`, else the first. size() when there is none.
   size_t find(uint32_t weak, ByteView bytes, uint64_t after) const;
+
+  // How often a weak checksum was found whose strong one was not. Each costs at most the summing of
+  // a block.
+  uint64_t false_matches() const;
 
   // Calls `fill(block, basis_offset)` for each block that was not matched itself but equals one
   // that was.

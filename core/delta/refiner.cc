@@ -18,7 +18,10 @@ constexpr uint64_t kPartBytes = uint64_t{8} << 20;
 // Blocks that a run is extended by on either side; longer stretches are for the search, which has
 // all threads.
 constexpr uint64_t kExtendedBlocks = 64;
-constexpr size_t kExtendReadBytes = 64 << 10;
+// What is read beside them at first, and at most while reads go on where the last one ended: most
+// runs end within a few blocks, and there may be one at every block of the basis.
+constexpr uint64_t kLeastExtendReadBytes = 1 << 10;
+constexpr uint64_t kMostExtendReadBytes = 64 << 10;
 constexpr size_t kRunsTogether = 64;
 // A single match counts when chance would give less than one in 2^8 such.
 constexpr double kMarginBits = 8;
@@ -91,17 +94,17 @@ class Extender {
 
   // The `length` bytes at `offset`; empty when they are not there. Reads ahead in one direction.
   ByteView bytes(uint64_t offset, uint64_t length, bool ahead) {
-    const bool is_here = offset >= offset_ && offset + length <= offset_ + size_;
-    if (!is_here) {
-      const uint64_t size = std::max<uint64_t>(length, kExtendReadBytes);
-      if (ahead) {
-        offset_ = offset;
-        size_ = std::min(size, options_.basis_bytes - offset);
-      } else {
-        const uint64_t end = offset + length;
-        offset_ = end - std::min(size, end);
-        size_ = end - offset_;
-      }
+    const uint64_t end = offset + length;
+    if (offset < offset_ || end > offset_ + size_) {
+      const bool goes_on =
+          ahead == was_ahead_ && (ahead ? offset >= offset_ && offset <= offset_ + 2 * size_
+                                        : end <= offset_ + size_ && end + size_ >= offset_);
+      was_ahead_ = ahead;
+      read_ahead_ =
+          goes_on ? std::min(2 * read_ahead_, kMostExtendReadBytes) : kLeastExtendReadBytes;
+      const uint64_t size = std::max(length, read_ahead_);
+      offset_ = ahead ? offset : end - std::min(size, end);
+      size_ = ahead ? std::min(size, options_.basis_bytes - offset) : end - offset_;
       if (buffer_.size() < size_) buffer_.resize(size_);
       if (!read_(offset_, MutableBytes(buffer_).first(size_))) {
         size_ = 0;
@@ -159,6 +162,8 @@ class Extender {
   Bytes buffer_;
   uint64_t offset_ = 0;  // Of what buffer_ holds,
   uint64_t size_ = 0;    // and how much that is.
+  uint64_t read_ahead_ = kLeastExtendReadBytes;
+  bool was_ahead_ = true;
 };
 
 }  // namespace

@@ -36,7 +36,8 @@ uint64_t join_strong(std::span<const uint64_t> parts) {
   return hash::xxh64(ByteView(bytes).first(8 * parts.size()));
 }
 
-void append_sum(BlockSum sum, unsigned width, Bytes& out) {
+void encode_sum(BlockSum sum, unsigned width, Bytes& out) {
+  // [sum-weak], then [sum-strong], cut to width.
   const uint64_t value = uint64_t{sum.strong} << 32 | sum.weak;
   for (unsigned byte = 0; byte < width; ++byte)
     out.push_back(static_cast<uint8_t>(value >> (8 * byte)));
@@ -78,7 +79,7 @@ void append_sums(ByteView bytes, unsigned level, unsigned width, Bytes& out) {
   const size_t length = block_length_bytes(level);
   for (size_t at = 0; at < bytes.size(); at += length) {
     const ByteView block = bytes.subspan(at, std::min(length, bytes.size() - at));
-    append_sum(
+    encode_sum(
         {.weak = hash::weak_sum(block),
          .strong = width > kLeastWidth ? static_cast<uint32_t>(strong_sum(block, level)) : 0},
         width, out);
@@ -87,14 +88,14 @@ void append_sums(ByteView bytes, unsigned level, unsigned width, Bytes& out) {
 
 void append_sums(std::span<const BlockSum> sums, unsigned width, Bytes& out) {
   for (const BlockSum& sum : sums)
-    append_sum(sum, width, out);
+    encode_sum(sum, width, out);
 }
 
 std::vector<BlockSum> parse_sums(ByteView bytes, unsigned width) {
   std::vector<BlockSum> sums;
   sums.reserve(bytes.size() / width);
   for (size_t at = 0; at + width <= bytes.size(); at += width) {
-    uint64_t value = 0;
+    uint64_t value = 0;  // [sum-weak], then [sum-strong] as far as it was sent.
     for (unsigned byte = 0; byte < width; ++byte)
       value |= uint64_t{bytes[at + byte]} << (8 * byte);
     sums.push_back(

@@ -1,9 +1,9 @@
 // uv_engine: the engine on libuv, for every host.
 //
 // Sockets and pipes are raw non-blocking fds under uv_poll_t, not uv_stream_t: the outbox already
-// is the write queue, and file ranges must reach the fd by sendfile. What may wait for a disk
-// (opens, reads, file ranges) runs in libuv's pool; the loop itself only makes calls that cannot
-// block.
+// is the write queue, and file ranges must reach the fd by sendfile. The loop itself only makes
+// calls that cannot block: it tries file requests against the kernel's caches, some a turn, and
+// what would wait for a disk runs in libuv's pool, as file ranges do.
 //
 //   output of a stream    kIdle ──flush──▶ kQueued ──loop──▶ sent: kIdle or kQueued again
 //                                             │ fd is full ──▶ kWaiting ──writable──▶ kQueued
@@ -24,8 +24,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <deque>
 #include <functional>
+#include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,6 +43,8 @@ namespace {
 
 constexpr size_t kReadBytes = 256 * kKiB;  // One read; also the largest request frame.
 constexpr size_t kFilesPerChunk = 32;      // Small enough that a batch of 256 keeps 8 threads busy.
+constexpr size_t kFilesPerTurn = 64;       // Of one stream, answered by the loop itself: 0.2 ms,
+constexpr uint64_t kFileBytesPerTurn = kMiB;  // and a memory copy.
 constexpr int kAcceptsPerTurn = 16;  // Leaves the rest to the other workers of a shared socket.
 constexpr uint64_t kAcceptPauseMs = 100;  // After EMFILE: long enough for some session to end.
 
@@ -81,6 +86,7 @@ struct StreamState : std::enable_shared_from_this<StreamState> {
   bool finishing = false;               // finish_output was called.
   bool finished = false;                // The peer was told.
   bool closed = false;                  // The poll handles are closing.
+  std::deque<FileRequest> files;        // Not tried yet.
   std::atomic<bool> abandoned = false;  // Tells the pool that nobody waits; relaxed, a hint only.
 
   bool live() const { return handler != nullptr; }
@@ -93,6 +99,8 @@ struct StreamState : std::enable_shared_from_this<StreamState> {
   void send_now();
   void after_sending(const Sent& sent);
   void start_range_work(std::vector<Piece> pieces);
+  void run_files();
+  void start_files_work(std::vector<FileRequest> requests);
   void tell_peer_of_end();
   void read_now();
   void on_ready(int status, int events);
@@ -278,6 +286,62 @@ void StreamState::tell_peer_of_end() {
   }
 }
 
+// --- StreamState: files ------------------------------------------------------------------------
+
+// One turn of file requests. Called by the loop only.
+void StreamState::run_files() {
+  std::vector<FileRequest> waiting;
+  bool any = false;
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < kFilesPerTurn && bytes < kFileBytesPerTurn && !files.empty() && live();
+       ++i) {
+    FileRequest request = std::move(files.front());
+    files.pop_front();
+    std::optional<FileReply> reply = try_file_request(request);
+    if (!reply) {
+      waiting.push_back(std::move(request));
+      if (waiting.size() == kFilesPerChunk) start_files_work(std::exchange(waiting, {}));
+      continue;
+    }
+    bytes += reply->data.size();
+    any = true;
+    handler->on_file(std::move(*reply));
+  }
+  if (!waiting.empty()) start_files_work(std::move(waiting));
+  if (!live()) {
+    files.clear();
+    return;
+  }
+  if (!files.empty()) engine.queue(shared_from_this());
+  if (any) handler->on_files_done();
+}
+
+void StreamState::start_files_work(std::vector<FileRequest> requests) {
+  auto work = std::make_unique<FilesWork>();
+  work->request.data = work.get();
+  work->stream = shared_from_this();
+  work->requests = std::move(requests);
+  const auto run = [](uv_work_t* request) {
+    auto& mine = *static_cast<FilesWork*>(request->data);
+    mine.replies.reserve(mine.requests.size());
+    for (const FileRequest& one : mine.requests) {
+      if (mine.stream->abandoned.load(std::memory_order_relaxed)) return;
+      mine.replies.push_back(run_file_request(one));
+    }
+  };
+  const auto done = [](uv_work_t* request, int) {
+    const std::unique_ptr<FilesWork> mine(static_cast<FilesWork*>(request->data));
+    StreamState& state = *mine->stream;
+    for (FileReply& reply : mine->replies) {
+      if (!state.live()) return;
+      state.handler->on_file(std::move(reply));
+    }
+    if (state.live()) state.handler->on_files_done();
+  };
+  CHECK(uv_queue_work(engine.loop(), &work->request, run, done) == 0);
+  static_cast<void>(work.release());  // `done` owns it now.
+}
+
 // --- StreamState: input ------------------------------------------------------------------------
 
 void StreamState::read_now() {
@@ -390,34 +454,10 @@ class UvStream final : public Stream {
 };
 
 void UvStream::submit(std::vector<FileRequest> requests) {
-  if (!state_->live()) return;
-  for (size_t first = 0; first < requests.size(); first += kFilesPerChunk) {
-    const size_t last = std::min(requests.size(), first + kFilesPerChunk);
-    auto work = std::make_unique<FilesWork>();
-    work->request.data = work.get();
-    work->stream = state_;
-    work->requests.assign(std::make_move_iterator(requests.begin() + static_cast<long>(first)),
-                          std::make_move_iterator(requests.begin() + static_cast<long>(last)));
-    const auto run = [](uv_work_t* request) {
-      auto& mine = *static_cast<FilesWork*>(request->data);
-      mine.replies.reserve(mine.requests.size());
-      for (const FileRequest& one : mine.requests) {
-        if (mine.stream->abandoned.load(std::memory_order_relaxed)) return;
-        mine.replies.push_back(run_file_request(one));
-      }
-    };
-    const auto done = [](uv_work_t* request, int) {
-      const std::unique_ptr<FilesWork> mine(static_cast<FilesWork*>(request->data));
-      StreamState& state = *mine->stream;
-      for (FileReply& reply : mine->replies) {
-        if (!state.live()) return;
-        state.handler->on_file(std::move(reply));
-      }
-      if (state.live()) state.handler->on_files_done();
-    };
-    CHECK(uv_queue_work(state_->engine.loop(), &work->request, run, done) == 0);
-    static_cast<void>(work.release());  // `done` owns it now.
-  }
+  if (!state_->live() || requests.empty()) return;
+  const bool is_queued = !state_->files.empty();
+  std::move(requests.begin(), requests.end(), std::back_inserter(state_->files));
+  if (!is_queued) state_->engine.queue(state_);
 }
 
 // --- Timers ------------------------------------------------------------------------------------
@@ -607,8 +647,10 @@ void UvEngine::queue(std::shared_ptr<StreamState> stream) {
 
 void UvEngine::run_queued() {
   const std::vector<std::shared_ptr<StreamState>> turn = std::exchange(queued_, {});
-  for (const std::shared_ptr<StreamState>& stream : turn)
+  for (const std::shared_ptr<StreamState>& stream : turn) {
     stream->send_now();
+    if (!stream->files.empty()) stream->run_files();
+  }
   if (queued_.empty()) uv_idle_stop(&idle_);
 }
 

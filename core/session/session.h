@@ -15,9 +15,12 @@
 //                           └── broken rule, deadline (end()) ──────── ERROR ───────────┘
 //
 // Requests are answered one after another in the order they came; at most kMaxRequestsInFlight
-// wait. READ opens files ahead of what is being sent, bounded in number and bytes, and never holds
+// wait. How each is answered stands in read_answer.h, signature_answer.h and list_answer.h. READ
+// and SIGNATURE read files ahead of what is being sent, bounded in number and bytes, and never hold
 // file bytes for a peer that does not take them: nothing is read while the outbox is above its
-// mark.
+// mark. So a session holds, besides requests that wait: an outbox of kOutboxHighWaterBytes and one
+// frame, what one answer has ahead (less than 1 MiB), and what it has ready for its next frame
+// (less than 512 KiB). The compressor is the driver's and shared by its sessions.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +32,8 @@
 #include "core/base/bytes.h"
 #include "core/base/file_request.h"
 #include "core/base/outbox.h"
-#include "core/base/result.h"
+#include "core/session/answer.h"
+#include "core/session/packer.h"
 #include "core/session/store.h"
 #include "core/wire/frame.h"
 #include "core/wire/message.h"
@@ -40,18 +44,7 @@ struct Options {
   std::string motd;
   uint32_t idle_timeout_ms = 60'000;
   std::string agent;
-};
-
-// Plain counters; the driver adds them to the metrics.
-struct Counters {
-  uint64_t bytes_received = 0;
-  uint64_t bytes_hello = 0;  // Put into the outbox, by kind, framing included; they add up to all.
-  uint64_t bytes_manifest = 0;  // Module lists, nodes, digests.
-  uint64_t bytes_data = 0;      // DATA and ITEM.
-  uint64_t bytes_other = 0;     // Errors, pongs, goodbyes.
-  uint64_t requests = 0;
-  uint64_t files_sent = 0;
-  uint64_t files_stale = 0;
+  Packer* packer = nullptr;  // Borrowed for the session's life; null: replies are not packed.
 };
 
 class Session {
@@ -104,15 +97,8 @@ class Session {
   void cancel(uint32_t id);
   // True when the request at the front of the queue has said all it has to say.
   bool answer(Request& request, Outbox& outbox);
-  bool answer_modules(Request& request, Outbox& outbox);
-  bool answer_open(Request& request, Outbox& outbox);
-  bool answer_blob(Request& request, Outbox& outbox);
-  bool answer_tree(Request& request, Outbox& outbox);
-  bool answer_digests(Request& request, Outbox& outbox);
-  bool answer_read(Request& request, Outbox& outbox);
-  void look_ahead(Request& request);
-  bool send_item(Request& request, Outbox& outbox);
-  void reply_error(Request& request, Outbox& outbox, wire::Code code, uint64_t argument = 0);
+  wire::Code begin(Request& request, Outbox& outbox);
+  wire::Code open(Request& request, Outbox& outbox);
 
   Options options_;
   Store& store_;
@@ -123,8 +109,7 @@ class Session {
   std::deque<std::unique_ptr<Request>> queue_;  // In the order of arrival.
   std::shared_ptr<const Generation> generation_;  // Of the last OPEN that succeeded.
   std::string module_;
-  std::vector<FileRequest> file_requests_;
-  uint64_t next_file_id_ = 1;
+  FileQueue files_;
   Counters counters_;
 };
 

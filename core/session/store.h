@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "core/base/file_request.h"
 #include "core/base/outbox.h"
 #include "core/base/result.h"
+#include "core/delta/signature.h"
 #include "core/hash/digest.h"
 #include "core/tree/node.h"
 
@@ -51,6 +53,17 @@ class Generation {
   virtual ByteView xxh_digests(uint32_t first, uint32_t count) const = 0;
   // Empty when the generation has none: the session then sends zeros.
   virtual ByteView sha_digests(uint32_t first, uint32_t count) const = 0;
+
+  // The finest level that is kept of signatures; 0: none are kept.
+  virtual unsigned signature_level() const = 0;
+  // A file's kept signature: where it begins in which file, and what is where in it. Nothing when
+  // none is kept of the entry (too short, or no file). Any number may be asked.
+  struct Signature {
+    std::shared_ptr<OpenFile> file;  // The pack; shared with reads on their way.
+    uint64_t offset = 0;
+    delta::SignatureLayout layout;
+  };
+  virtual std::optional<Signature> signature(uint32_t entry) const = 0;
 
   // How to open a regular file and what it looked like when it was indexed. kNotFound when the
   // entry is no regular file. REQUIRES: nothing; any number may be asked.

@@ -15,18 +15,35 @@ constexpr uint8_t kOwnersFlag = 0x02;       // [opened-flags]
 constexpr uint8_t kTreeAll = 0;             // [tree-kind]
 constexpr uint8_t kTreeListed = 1;          // [tree-kind]
 
-// Appends a frame whose payload `write` makes.
+// Appends a frame whose payload `write` makes. The header says all but the length.
 template <class Write>
-void frame(Type type, uint32_t request, Bytes& out, Write write) {
+void frame(FrameHeader header, Bytes& out, Write write) {
   const size_t at = out.size();
-  encode_frame_header({.length_bytes = 0, .type = type, .flags = 0, .request = request}, out);
+  encode_frame_header(header, out);
   Writer writer(out);
   write(writer);
-  const auto length = static_cast<uint32_t>(out.size() - at - kFrameHeaderBytes);
-  Bytes header;
-  encode_frame_header({.length_bytes = length, .type = type, .flags = 0, .request = request},
-                      header);
-  std::copy(header.begin(), header.end(), out.begin() + static_cast<ptrdiff_t>(at));
+  header.length_bytes = static_cast<uint32_t>(out.size() - at - kFrameHeaderBytes);
+  Bytes bytes;
+  encode_frame_header(header, bytes);
+  std::copy(bytes.begin(), bytes.end(), out.begin() + static_cast<ptrdiff_t>(at));
+}
+
+template <class Write>
+void frame(Type type, uint32_t request, Bytes& out, Write write) {
+  frame({.length_bytes = 0, .type = type, .flags = 0, .request = request}, out, write);
+}
+
+bool is_signature_level(unsigned level) {
+  return level >= kFinestSignatureLevel && level <= kCoarsestSignatureLevel && level % 2 == 0;
+}
+
+// A number of a list that is counted from the end of the item before, when that has the same entry.
+// Both the number and the end are at most INT64_MAX and twice that, so no sum wraps.
+uint64_t read_relative(Reader& reader, bool same_entry, uint64_t end_before) {
+  const uint64_t base = same_entry ? end_before : 0;
+  const uint64_t number = base + reader.varint_at_most(INT64_MAX);
+  if (base > INT64_MAX || number > INT64_MAX) reader.invalidate();
+  return number;
 }
 
 void write_features(const std::vector<std::string_view>& features, Writer& writer) {
@@ -209,6 +226,7 @@ void encode(const Opened& opened, uint32_t request, Bytes& out) {
     writer.u64(opened.bytes);                // [opened-bytes]
     writer.u32(opened.nodes);                // [opened-nodes]
     writer.u64(opened.nodes_bytes);          // [opened-nodes-bytes]
+    writer.u8(opened.signature_level);       // [opened-signature-level]
   });
 }
 
@@ -230,6 +248,10 @@ Result<Opened> decode_opened(ByteView payload) {
   opened.bytes = reader.u64();                        // [opened-bytes]
   opened.nodes = reader.u32();                        // [opened-nodes]
   opened.nodes_bytes = reader.u64();                  // [opened-nodes-bytes]
+  opened.signature_level = reader.u8();               // [opened-signature-level]
+  if (opened.signature_level != 0 && !is_signature_level(opened.signature_level)) {
+    reader.invalidate();
+  }
   if ((flags & ~(kProvisionalFlag | kOwnersFlag)) != 0 || opened.generation == 0 ||
       opened.mode > 07777 || opened.mtime_ns > 999'999'999 || opened.entries > kMaxEntries ||
       opened.files > opened.entries || opened.nodes == 0) {
@@ -309,29 +331,88 @@ Result<DigestsRequest> decode_digests(ByteView payload) {
 
 void encode(const ReadRequest& read, uint32_t request, Bytes& out) {
   CHECK(read.items.size() <= kMaxReadItems);
-  frame(Type::kRead, request, out, [&](Writer& writer) {
+  const FrameHeader header{.length_bytes = 0,
+                           .type = Type::kRead,
+                           .flags = read.may_pack ? kMayPack : uint8_t{0},
+                           .request = request};
+  frame(header, out, [&](Writer& writer) {
     writer.varint(read.items.size());  // [read-items]
+    ReadItem before;
     for (const ReadItem& item : read.items) {
-      writer.varint(item.entry);         // [read-entry]
-      writer.varint(item.offset);        // [read-offset]
-      writer.varint(item.length_bytes);  // [read-length]
+      const bool same = &item != &read.items.front() && item.entry == before.entry;
+      const uint64_t base = same ? before.offset + before.length_bytes : 0;
+      CHECK(item.offset >= base);
+      writer.varint(item.entry);          // [read-entry]
+      writer.varint(item.offset - base);  // [read-offset]
+      writer.varint(item.length_bytes);   // [read-length]
+      before = item;
     }
   });
 }
 
-Result<ReadRequest> decode_read(ByteView payload) {
+Result<ReadRequest> decode_read(ByteView payload, uint8_t flags) {
   Reader reader(payload);
   ReadRequest read;
+  read.may_pack = (flags & kMayPack) != 0;
   const uint64_t count = reader.varint_at_most(kMaxReadItems);  // [read-items]
   if (count == 0) reader.invalidate();
+  ReadItem before;
   for (uint64_t i = 0; i < count && reader.ok(); ++i) {
     ReadItem item;
     item.entry = static_cast<uint32_t>(reader.varint_at_most(kMaxEntries));  // [read-entry]
-    item.offset = reader.varint_at_most(INT64_MAX);                          // [read-offset]
-    item.length_bytes = reader.varint_at_most(INT64_MAX);                    // [read-length]
+    item.offset = read_relative(reader, i > 0 && item.entry == before.entry,
+                                before.offset + before.length_bytes);  // [read-offset]
+    item.length_bytes = reader.varint_at_most(INT64_MAX);              // [read-length]
     read.items.push_back(item);
+    before = item;
   }
   return finish(reader, std::move(read), "READ");
+}
+
+void encode(const SignatureRequest& signature, uint32_t request, Bytes& out) {
+  CHECK(signature.items.size() <= kMaxSignatureItems);
+  CHECK(is_signature_level(signature.level));
+  CHECK(signature.width_bytes >= kLeastSumBytes && signature.width_bytes <= kMostSumBytes);
+  frame(Type::kSignature, request, out, [&](Writer& writer) {
+    writer.u8(static_cast<uint8_t>(signature.level));        // [signature-level]
+    writer.u8(static_cast<uint8_t>(signature.width_bytes));  // [signature-width]
+    writer.varint(signature.items.size());                   // [signature-items]
+    SignatureItem before;
+    for (const SignatureItem& item : signature.items) {
+      const bool same = &item != &signature.items.front() && item.entry == before.entry;
+      const uint64_t base = same ? before.first_block + before.block_count : 0;
+      CHECK(item.first_block >= base && item.block_count > 0);
+      writer.varint(item.entry);               // [signature-entry]
+      writer.varint(item.first_block - base);  // [signature-first]
+      writer.varint(item.block_count);         // [signature-count]
+      before = item;
+    }
+  });
+}
+
+Result<SignatureRequest> decode_signature(ByteView payload) {
+  Reader reader(payload);
+  SignatureRequest signature;
+  signature.level = reader.u8();        // [signature-level]
+  signature.width_bytes = reader.u8();  // [signature-width]
+  if (!is_signature_level(signature.level) || signature.width_bytes < kLeastSumBytes ||
+      signature.width_bytes > kMostSumBytes) {
+    reader.invalidate();
+  }
+  const uint64_t count = reader.varint_at_most(kMaxSignatureItems);  // [signature-items]
+  if (count == 0) reader.invalidate();
+  SignatureItem before;
+  for (uint64_t i = 0; i < count && reader.ok(); ++i) {
+    SignatureItem item;
+    item.entry = static_cast<uint32_t>(reader.varint_at_most(kMaxEntries));  // [signature-entry]
+    item.first_block = read_relative(reader, i > 0 && item.entry == before.entry,
+                                     before.first_block + before.block_count);  // [signature-first]
+    item.block_count = reader.varint_at_most(INT64_MAX);                        // [signature-count]
+    if (item.block_count == 0) reader.invalidate();
+    signature.items.push_back(item);
+    before = item;
+  }
+  return finish(reader, std::move(signature), "SIGNATURE");
 }
 
 void encode(const ItemStatus& item, uint32_t request, Bytes& out) {

@@ -21,7 +21,10 @@ void encode(const Open& open, uint32_t request, Bytes& out);
 void encode(const Opened& opened, uint32_t request, Bytes& out);
 void encode(const TreeRequest& tree, uint32_t request, Bytes& out);
 void encode(const DigestsRequest& digests, uint32_t request, Bytes& out);
+// REQUIRES: items of one entry that stand side by side ascend and do not overlap.
 void encode(const ReadRequest& read, uint32_t request, Bytes& out);
+// REQUIRES: the same, a level and a width as PROTOCOL.md has them, and no count of 0.
+void encode(const SignatureRequest& signature, uint32_t request, Bytes& out);
 void encode(const ItemStatus& item, uint32_t request, Bytes& out);
 // MODULES, CANCEL, CANCELLED, PING, PONG, GOODBYE: a header alone.
 void encode_empty(Type type, uint32_t request, Bytes& out);
@@ -37,7 +40,8 @@ Bytes encode_module_list(const ModuleList& list);
 [[nodiscard]] Result<Opened> decode_opened(ByteView payload);
 [[nodiscard]] Result<TreeRequest> decode_tree(ByteView payload);
 [[nodiscard]] Result<DigestsRequest> decode_digests(ByteView payload);
-[[nodiscard]] Result<ReadRequest> decode_read(ByteView payload);
+[[nodiscard]] Result<ReadRequest> decode_read(ByteView payload, uint8_t flags);
+[[nodiscard]] Result<SignatureRequest> decode_signature(ByteView payload);
 [[nodiscard]] Result<ItemStatus> decode_item(ByteView payload);
 // The joined payloads of MODULE_LIST.
 [[nodiscard]] Result<ModuleList> decode_module_list(ByteView payload);

@@ -10,14 +10,17 @@ namespace superlifter::wire {
 namespace {
 
 constexpr uint8_t kFirstType = static_cast<uint8_t>(Type::kHello);
-constexpr uint8_t kLastType = static_cast<uint8_t>(Type::kGoodbye);
+constexpr uint8_t kLastType = static_cast<uint8_t>(Type::kPacked);
 
 uint8_t allowed_flags(Type type) {
   switch (type) {
     case Type::kModuleList:
     case Type::kNodes:
     case Type::kDigestList:
+    case Type::kSums:
       return kLast;
+    case Type::kRead:
+      return kMayPack;
     case Type::kData:
       return kItemEnd | kItemOk;
     default:

@@ -34,6 +34,9 @@ enum class Type : uint8_t {
   kPing = 17,
   kPong = 18,
   kGoodbye = 19,
+  kSignature = 20,
+  kSums = 21,
+  kPacked = 22,
 };
 
 // Section 7 of PROTOCOL.md; the numbers are on the wire.
@@ -58,8 +61,10 @@ constexpr uint16_t kLastCode = 13;
 // The word for a code, for logs and messages ("stale").
 std::string_view to_text(Code code);
 
-// Flags of MODULE_LIST, NODES, DIGEST_LIST.
+// Flags of MODULE_LIST, NODES, DIGEST_LIST, SUMS.
 constexpr uint8_t kLast = 0x01;
+// Flags of READ.
+constexpr uint8_t kMayPack = 0x01;
 // Flags of DATA.
 constexpr uint8_t kItemEnd = 0x01;
 constexpr uint8_t kItemOk = 0x02;
@@ -121,6 +126,7 @@ struct Opened {
   uint64_t bytes = 0;
   uint32_t nodes = 0;
   uint64_t nodes_bytes = 0;
+  uint8_t signature_level = 0;  // 0: none are kept.
 };
 
 struct TreeRequest {
@@ -148,6 +154,25 @@ struct ReadItem {
 
 struct ReadRequest {
   std::vector<ReadItem> items;
+  bool may_pack = false;  // The frame's flag.
+};
+
+// Levels of SIGNATURE are even; widths are of a sum.
+constexpr unsigned kFinestSignatureLevel = 6;
+constexpr unsigned kCoarsestSignatureLevel = 28;
+constexpr unsigned kLeastSumBytes = 4;
+constexpr unsigned kMostSumBytes = 8;
+
+struct SignatureItem {
+  uint32_t entry = 0;
+  uint64_t first_block = 0;
+  uint64_t block_count = 0;
+};
+
+struct SignatureRequest {
+  unsigned level = 0;
+  unsigned width_bytes = 0;  // Of a sum.
+  std::vector<SignatureItem> items;
 };
 
 struct ItemStatus {

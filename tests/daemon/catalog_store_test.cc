@@ -99,6 +99,68 @@ TEST_F(CatalogStoreTest, OnlyRegularFilesCanBeAskedFor) {
   EXPECT_TRUE((*generation)->xxh_digests(3, 2).empty());
 }
 
+TEST_F(CatalogStoreTest, ASignatureLiesInThePackWhereItSays) {
+  const std::string content(50'000, 'x');
+  served_.tree.write("root/large", content);
+  served_.index();
+  const auto generation = store().open("m");
+  ASSERT_TRUE(generation.has_value());
+  EXPECT_EQ((*generation)->signature_level(), 10U);
+  const auto signature = (*generation)->signature(entry_of(**generation, "large"));
+  ASSERT_TRUE(signature.has_value());
+  Bytes expected;
+  delta::append_sums(as_bytes(content), 12, delta::kMostWidth, expected);
+  Bytes stored(expected.size());
+  ASSERT_EQ(pread(signature->file->fd.get(), stored.data(), stored.size(),
+                  static_cast<off_t>(signature->offset + signature->layout.offset_of(12, 0))),
+            static_cast<ssize_t>(stored.size()));
+  EXPECT_EQ(stored, expected);
+  for (const uint32_t entry : {0U, entry_of(**generation, "a"), 99U, 0xFFFF'FFFFU})
+    EXPECT_FALSE((*generation)->signature(entry).has_value()) << entry;
+}
+
+// The pack outlives its name for whoever has the generation open.
+TEST_F(CatalogStoreTest, APackThatIsMissingOrDamagedMeansNoSignatures) {
+  served_.tree.write("root/large", std::string(50'000, 'x'));
+  uint64_t number = served_.index();
+  const auto before = store().open("m");
+  ASSERT_TRUE(before.has_value());
+  const std::string pack = served_.tree.path("catalog/m/1.signatures");
+  const std::string whole = served_.tree.read("catalog/m/1.signatures");
+  for (const std::string& damaged :
+       {std::string(), whole.substr(0, whole.size() - 1), "x" + whole.substr(1)}) {
+    served_.tree.write("catalog/m/1.signatures", damaged);
+    cache_.reset();
+    stores_.clear();
+    const auto generation = store().open("m");
+    ASSERT_TRUE(generation.has_value()) << generation.error().message;
+    EXPECT_EQ((*generation)->number(), number);
+    EXPECT_EQ((*generation)->signature_level(), 0U);
+    EXPECT_FALSE((*generation)->signature(entry_of(**generation, "large")).has_value());
+  }
+  ASSERT_EQ(unlink(pack.c_str()), 0);
+  cache_.reset();
+  stores_.clear();
+  EXPECT_EQ((*store().open("m"))->signature_level(), 0U);
+  // The indexer makes it anew.
+  number = served_.index();
+  const auto after = store().open("m");
+  ASSERT_TRUE(after.has_value());
+  EXPECT_EQ((*after)->number(), number);
+  EXPECT_TRUE((*after)->signature(entry_of(**after, "large")).has_value());
+}
+
+TEST_F(CatalogStoreTest, AGenerationOfAnOlderFormatIsNoneYet) {
+  const uint64_t number = served_.index();
+  const std::string name = "catalog/m/" + catalog::generation_file_name(number);
+  std::string file = served_.tree.read(name);
+  file[8] = 1;
+  served_.tree.write(name, file);
+  EXPECT_EQ(store().open("m").error().code, Errc::kGone);
+  served_.index();
+  EXPECT_TRUE(store().open("m").has_value());
+}
+
 TEST_F(CatalogStoreTest, ANewGenerationIsSeenAndTheOldOneLivesOn) {
   const uint64_t first = served_.index();
   const auto old = store().open("m");

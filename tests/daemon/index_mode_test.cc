@@ -67,6 +67,18 @@ TEST(IndexMode, DescribesEachOutcome) {
             "module m: generation 3 published: 10 entries, 8 files, 1234 bytes, 2 hashed");
   report.outcome = Outcome::kUnchanged;
   EXPECT_EQ(describe("m", report), "module m: generation 3 is up to date");
+  report.bytes = 1'300'000'000;
+  report.signature_bytes = 13'520'000;
+  report.pack_bytes = 14'100'000;
+  EXPECT_EQ(
+      describe("m", report),
+      "module m: generation 3 is up to date, signatures 13.5 MB (1.04 %) in a pack of 14.1 MB");
+  report.outcome = Outcome::kPublished;
+  EXPECT_EQ(describe("m", report),
+            "module m: generation 3 published: 10 entries, 8 files, 1300000000 bytes, 2 hashed, "
+            "signatures 13.5 MB (1.04 %) in a pack of 14.1 MB");
+  report.bytes = 0;
+  EXPECT_NE(describe("m", report).find("(0.00 %)"), std::string::npos);
   report.outcome = Outcome::kHeld;
   report.held_by = "Archive-Update\n";
   EXPECT_NE(describe("m", report).find("Archive-Update\\x0a"), std::string::npos)

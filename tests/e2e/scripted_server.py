@@ -39,11 +39,12 @@ class Tree:
     """children: dictionary of name to bytes (a file), dict (a directory), Symlink, File or Raw; in the order
     in which the entries are to be encoded, which is sorted unless keep_order says otherwise."""
 
-    def __init__(self, children, keep_order=False, provisional=False, with_digests=True):
+    def __init__(self, children, keep_order=False, provisional=False, with_digests=True, signature_level=0):
         self.nodes = {}
         self.contents = {}  # Entry number to bytes.
         self.keep_order = keep_order
         self.with_digests = with_digests
+        self.signature_level = signature_level
         self.flags = wire.PROVISIONAL if provisional else 0
         self.generation = 1
         self.entries = self.files = self.bytes = 0
@@ -96,12 +97,13 @@ class Tree:
                   "mtime": 1_700_000_000, "mtime_ns": 0, "owner": b"", "group": b"",
                   "entries": self.entries, "files": self.files, "bytes": self.bytes,
                   "nodes": len(self.nodes),
-                  "nodes_bytes": sum(len(wire.counted(node)) for node in self.nodes.values()), **changes}
+                  "nodes_bytes": sum(len(wire.counted(node)) for node in self.nodes.values()),
+                  "signature_level": self.signature_level, **changes}
         return (struct.pack("<Q", fields["generation"]) + fields["root"] +
                 struct.pack("<BHqI", fields["flags"], fields["mode"], fields["mtime"], fields["mtime_ns"]) +
                 wire.counted(fields["owner"]) + wire.counted(fields["group"]) +
-                struct.pack("<QQQIQ", fields["entries"], fields["files"], fields["bytes"], fields["nodes"],
-                            fields["nodes_bytes"]))
+                struct.pack("<QQQIQB", fields["entries"], fields["files"], fields["bytes"], fields["nodes"],
+                            fields["nodes_bytes"], fields["signature_level"]))
 
 
 class Connection:
@@ -157,6 +159,7 @@ class ScriptedServer:
         self.greeting = greeting  # Bytes to send at once, before anything was read.
         self.replies = {wire.HELLO: self.on_hello, wire.MODULES: self.on_modules, wire.OPEN: self.on_open,
                         wire.TREE: self.on_tree, wire.DIGESTS: self.on_digests, wire.READ: self.on_read,
+                        wire.SIGNATURE: self.on_signature,
                         wire.CANCEL: self.on_cancel, wire.PING: self.on_ping, **(replies or {})}
         self.connections = []
         self.requests = []  # (type, payload) of everything that came, in order.
@@ -249,8 +252,7 @@ class ScriptedServer:
 
     def on_read(self, connection, request, payload):
         cursor = wire.Cursor(payload)
-        items = [(cursor.varint(), cursor.varint(), cursor.varint()) for _ in range(cursor.varint())]
-        for number, (entry, offset, length) in enumerate(items):
+        for number, (entry, offset, length) in enumerate(wire.parse_items(cursor)):
             content = self.tree.contents.get(entry)
             if content is None:
                 connection.send(wire.frame(wire.ITEM, struct.pack("<IH", number, wire.NOT_FOUND),
@@ -262,6 +264,18 @@ class ScriptedServer:
                 last = at + 65536 >= len(data)
                 connection.send(wire.frame(wire.DATA, part, (wire.ITEM_END | wire.ITEM_OK) if last else 0,
                                            request))
+
+    def on_signature(self, connection, request, payload):
+        cursor = wire.Cursor(payload)
+        level, width = cursor.u8(), cursor.u8()
+        out = b""
+        for entry, first, count in wire.parse_items(cursor):
+            content = self.tree.contents.get(entry)
+            known = content is not None and (level <= 16 or 0 < self.tree.signature_level <= level)
+            out += struct.pack("<B", wire.OK if known else wire.NOT_FOUND)
+            if known:
+                out += wire.block_sums(content, level, width, first, count)
+        connection.send_joined(wire.SUMS, request, out)
 
     def on_cancel(self, connection, request, _payload):
         connection.send(wire.frame(wire.CANCELLED, request=request))

@@ -80,10 +80,10 @@ class Client:
             frames.append(got)
         return frames
 
-    def request(self, kind, payload=b""):
+    def request(self, kind, payload=b"", flags=0):
         number = self.next_request
         self.next_request += 1
-        self.send(wire.frame(kind, payload, request=number))
+        self.send(wire.frame(kind, payload, flags, number))
         return number
 
     def joined(self, kind, request):
@@ -124,7 +124,7 @@ class Client:
                   "mode": cursor.u16(), "mtime": cursor.i64(), "mtime_ns": cursor.u32(),
                   "owner": cursor.counted(), "group": cursor.counted(), "entries": cursor.u64(),
                   "files": cursor.u64(), "bytes": cursor.u64(), "nodes": cursor.u32(),
-                  "nodes_bytes": cursor.u64()}
+                  "nodes_bytes": cursor.u64(), "signature_level": cursor.u8()}
         assert cursor.done()
         return opened
 
@@ -148,18 +148,34 @@ class Client:
         size = 16 if kind == 1 else 32
         return [data[i:i + size] for i in range(0, len(data), size)]
 
-    def read(self, items):
+    def signature(self, level, width, items, blocks):
+        """items: (entry, first block, count); blocks: how many each of them has. (code, sums) of each."""
+        payload = wire.signature_payload(level, width, items)
+        cursor = wire.Cursor(self.joined(wire.SUMS, self.request(wire.SIGNATURE, payload)))
+        found = []
+        for (_, first, count), of_file in zip(items, blocks):
+            code = cursor.u8()
+            here = max(0, min(count, of_file - first)) if code == wire.OK else 0
+            found.append((code, cursor.take(here * width)))
+        assert cursor.done()
+        return found
+
+    def read(self, items, may_pack=False):
         """items: (entry, offset, length); a list of (code, bytes)."""
-        payload = wire.varint(len(items))
-        payload += b"".join(wire.varint(number) for item in items for number in item)
-        request = self.request(wire.READ, payload)
+        request = self.request(wire.READ, wire.items_payload(items), wire.MAY_PACK if may_pack else 0)
+        frames = []  # Unpacked, and not looked at yet.
+        self.packs = 0
         status = [None] * len(items)
         content = [b""] * len(items)
         at = 0  # The item that DATA belongs to now.
         while None in status:
-            got = self.read_frame()
+            got = frames.pop(0) if frames else self.read_frame()
             assert got is not None and got[2] == request, got
             kind, flags, _, part = got
+            if kind == wire.PACKED and may_pack:
+                frames = wire.unpack(part)
+                self.packs += 1
+                continue
             if kind == wire.ITEM:
                 number, code = struct.unpack("<IH", part)
                 assert status[number] is None

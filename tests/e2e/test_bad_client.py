@@ -1,6 +1,7 @@
 """The daemon against broken and hostile clients: the session ends with the right code, and the worker and
 everybody else's sessions live on."""
 
+import os
 import random
 import socket
 import struct
@@ -39,11 +40,17 @@ def read_payload(items):
     return wire.varint(len(items)) + b"".join(varints(*item) for item in items)
 
 
+def signature_payload(items, level=8, width=7):
+    return bytes([level, width]) + read_payload(items)
+
+
 # What is sent after a good hello; each must end the session with PROTOCOL.
 BROKEN = {
     "unknown type": wire.frame(99, request=1),
     "type 0": wire.frame(0, request=1),
-    "type kept for later": wire.frame(20, request=1),
+    "type beyond the last": wire.frame(23, request=1),
+    "a server's pack": wire.frame(wire.PACKED, wire.compress(wire.frame(wire.PING)), request=1),
+    "a server's sums": wire.frame(wire.SUMS, b"\0", request=1),
     "a server's message": wire.frame(wire.OPENED, b"", request=1),
     "a second hello": wire.client_hello(),
     "reserved bits": wire.frame(wire.MODULES, request=1, reserved=1),
@@ -71,6 +78,25 @@ BROKEN_AFTER_OPEN = {
     "read with 1025 items": wire.frame(wire.READ, read_payload([(1, 0, 1)] * 1025), request=2),
     "read with a huge count": wire.frame(wire.READ, wire.varint(2**63), request=2),
     "read with half an item": wire.frame(wire.READ, varints(1, 1, 0), request=2),
+    "read with an unknown flag": wire.frame(wire.READ, read_payload([(1, 0, 1)]), flags=2, request=2),
+    "read with an offset beyond all bounds": wire.frame(wire.READ, read_payload([(1, 2**63, 1)]), request=2),
+    "read whose offsets overflow": wire.frame(wire.READ, read_payload([(1, 2**63 - 1, 1), (1, 0, 1)]), request=2),
+    "signature without anything": wire.frame(wire.SIGNATURE, b"", request=2),
+    "signature without items": wire.frame(wire.SIGNATURE, signature_payload([]), request=2),
+    "signature of an odd level": wire.frame(wire.SIGNATURE, signature_payload([(1, 0, 1)], level=7), request=2),
+    "signature of level 4": wire.frame(wire.SIGNATURE, signature_payload([(1, 0, 1)], level=4), request=2),
+    "signature of level 30": wire.frame(wire.SIGNATURE, signature_payload([(1, 0, 1)], level=30), request=2),
+    "signature 3 bytes wide": wire.frame(wire.SIGNATURE, signature_payload([(1, 0, 1)], width=3), request=2),
+    "signature 9 bytes wide": wire.frame(wire.SIGNATURE, signature_payload([(1, 0, 1)], width=9), request=2),
+    "signature of no blocks": wire.frame(wire.SIGNATURE, signature_payload([(1, 0, 0)]), request=2),
+    "signature with 4097 items": wire.frame(wire.SIGNATURE, signature_payload([(1, 0, 1)] * 4097), request=2),
+    "signature with a huge count": wire.frame(wire.SIGNATURE, b"\x08\x07" + wire.varint(2**63), request=2),
+    "signature with half an item": wire.frame(wire.SIGNATURE, b"\x08\x07" + varints(1, 1, 0), request=2),
+    "signature with trailing bytes": wire.frame(wire.SIGNATURE, signature_payload([(1, 0, 1)]) + b"x", request=2),
+    "signature of a block beyond all bounds": wire.frame(wire.SIGNATURE, signature_payload([(1, 2**63, 1)]), request=2),
+    "signature whose blocks overflow": wire.frame(
+        wire.SIGNATURE, signature_payload([(1, 2**62, 2**63 - 1), (1, 0, 1)]), request=2),
+    "signature with a flag": wire.frame(wire.SIGNATURE, signature_payload([(1, 0, 1)]), flags=1, request=2),
     "a varint of eleven bytes": wire.frame(wire.READ, b"\x01" + b"\x80" * 10 + b"\x01" + b"\0\0", request=2),
     "a varint not in its shortest form": wire.frame(wire.READ, b"\x01\x81\x00\0\0", request=2),
     "cancel with a payload": wire.frame(wire.CANCEL, b"x", request=1),
@@ -179,6 +205,89 @@ def test_cancel_stops_a_read(survivor, tree):
         client.expect(wire.CANCELLED, 12345)
 
 
+def test_sums_are_those_of_the_files(survivor, tree):
+    with survivor.client() as client:
+        opened = client.open("m")
+        files = [(number, path) for number, path, entry in client.walk(opened) if entry["kind"] == wire.FILE]
+        contents = [(tree / os.fsdecode(path)).read_bytes()[:1 << 20] for _, path in files]
+        large = next(number for number, path in files if path == b"large")
+        for level, width in ((6, 4), (8, 7), (10, 8), (12, 6)):
+            items, blocks, expected = [], [], []
+            for (number, _), content in zip(files, contents):
+                count = max(1, -(-min(len(content), 50_000) >> level))
+                whole = -(-len(content) >> level) if number != large else 1 << 30
+                items.append((number, 0, count))
+                blocks.append(whole)
+                expected.append((wire.OK, wire.block_sums(content, level, width, 0, count)))
+            assert client.signature(level, width, items, blocks) == expected
+        # What is no file, a level that is nowhere kept, blocks beyond the end.
+        small = next(number for (number, _), content in zip(files, contents) if 0 < len(content) < 2048)
+        assert client.signature(8, 8, [(0, 0, 1), (opened["entries"] + 1, 0, 1), (small, 2**62, 2**62)],
+                                [1, 1, 100]) == [(wire.NOT_FOUND, b""), (wire.NOT_FOUND, b""), (wire.OK, b"")]
+        assert client.signature(28, 8, [(small, 0, 1)], [1]) == [(wire.NOT_FOUND, b"")]
+
+
+def test_sums_on_demand_have_a_budget(survivor, tree):
+    size = (tree / "large").stat().st_size
+    with survivor.client() as client:
+        numbers = {path: number for number, path, _ in client.walk(client.open("m"))}
+        blocks = -(-size >> 6)
+        for _ in range(4):
+            (code, sums), = client.signature(6, 4, [(numbers[b"large"], 0, 2**40)], [blocks])
+            assert code == wire.OK and len(sums) == 4 * blocks
+        # The rest of it in longer blocks, of which nothing is kept either.
+        many = [(numbers[b"large"], 0, 2**40), (numbers[b"plain.txt"], 0, 1)] * 400
+        client.send(wire.frame(wire.SIGNATURE, wire.signature_payload(8, 4, many), request=100))
+        sums = wire.Cursor(client.joined(wire.SUMS, 100))
+        codes = []
+        while not sums.done():
+            codes.append(sums.u8())
+            if codes[-1] == wire.OK:
+                sums.take(4 * (-(-size >> 8) if len(codes) % 2 == 1 else 1))
+        left = (1 << 30) - 4 * size
+        assert 0 <= left - codes[::2].count(wire.OK) * size < size
+        assert codes[-2] == wire.BUSY_CODE and codes[0] == wire.OK and len(codes) == 800
+        assert client.read([(numbers[b"plain.txt"], 0, 0)]) == [(wire.OK, b"hello\n")]
+
+
+def test_packed_replies_are_what_plain_ones_are(survivor, tree, tmp_path):
+    with survivor.client() as client:
+        opened = client.open("m")
+        files = [number for number, _, entry in client.walk(opened) if entry["kind"] == wire.FILE]
+        for part in (files[at:at + 1000] for at in range(0, len(files), 1000)):
+            items = [(number, 0, 0) for number in part] + [(0, 0, 0), (opened["entries"] + 1, 0, 0)]
+            plain = client.read(items)
+            assert client.read(items, may_pack=True) == plain
+    source = tmp_path / "text"
+    for number in range(50):
+        write(source / f"{number:02}", b"".join(b"line %d of %d\n" % (line, number) for line in range(2000)))
+    with serving(tmp_path / "server", source) as server, server.client() as client:
+        opened = client.open("m")
+        items = [(number, 0, 0) for number, _, _ in client.walk(opened)]
+        before = client.bytes_received
+        plain = client.read(items)
+        plain_bytes = client.bytes_received - before
+        before = client.bytes_received
+        assert client.read(items, may_pack=True) == plain
+        assert client.packs > 0 and client.bytes_received - before < plain_bytes / 3
+
+
+def test_cancel_stops_sums(survivor):
+    with survivor.client() as client:
+        numbers = {path: number for number, path, _ in client.walk(client.open("m"))}
+        items = [(numbers[b"large"], 0, 2**40), (numbers[b"plain.txt"], 0, 1)] * 300
+        client.send(wire.frame(wire.SIGNATURE, wire.signature_payload(6, 8, items), request=50))
+        client.expect(wire.SUMS, 50)
+        client.send(wire.frame(wire.CANCEL, request=50))
+        received = 0
+        while (got := client.read_frame())[0] != wire.CANCELLED:
+            assert got[2] == 50
+            received += len(got[3])
+        assert received < 300 * (3 << 20) // 8
+        assert client.signature(6, 8, [(numbers[b"plain.txt"], 0, 1)], [1]) == [
+            (wire.OK, wire.block_sums(b"hello\n", 6, 8))]
+
+
 def test_no_name_escapes(tmp_path):
     """Nothing but entry numbers reaches the file system; a symlink is never followed."""
     source = tmp_path / "source"
@@ -271,7 +380,8 @@ def test_random_bytes_and_flips_never_kill_a_worker(survivor):
     chance = random.Random(seed)
     good = (wire.client_hello() + wire.frame(wire.MODULES, request=1) + wire.frame(wire.OPEN, wire.counted(b"m"), request=2) +
             wire.frame(wire.TREE, b"\0", request=3) + wire.frame(wire.DIGESTS, b"\1" + varints(1, 0, 100), request=4) +
-            wire.frame(wire.READ, read_payload([(1, 0, 0), (2, 5, 9)]), request=5) + wire.frame(wire.CANCEL, request=5))
+            wire.frame(wire.READ, read_payload([(1, 0, 0), (2, 5, 9)]), flags=1, request=5) +
+            wire.frame(wire.SIGNATURE, signature_payload([(1, 0, 1), (2, 5, 900)]), request=6) + wire.frame(wire.CANCEL, request=5))
     for round_number in range(300):
         data = bytearray(good)
         for _ in range(chance.randint(1, 4)):

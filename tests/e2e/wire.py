@@ -11,8 +11,10 @@ MAGIC = b"superlft"
 
 HELLO, BUSY, ERROR, MODULES, MODULE_LIST, OPEN, OPENED, TREE, NODES = range(1, 10)
 DIGESTS, DIGEST_LIST, READ, DATA, ITEM, CANCEL, CANCELLED, PING, PONG, GOODBYE = range(10, 20)
+SIGNATURE, SUMS, PACKED = range(20, 23)
 
-LAST = 1                # MODULE_LIST, NODES, DIGEST_LIST
+LAST = 1                # MODULE_LIST, NODES, DIGEST_LIST, SUMS
+MAY_PACK = 1            # READ
 ITEM_END, ITEM_OK = 1, 2  # DATA
 
 (OK, PROTOCOL, VERSION, NOT_FOUND, DENIED, BUSY_CODE, STALE, GONE, IO, TIMEOUT, SHUTDOWN, NOT_READY,
@@ -111,6 +113,76 @@ def server_hello(version=1, features=(), agent=b"scripted", idle_ms=60000, motd=
     payload = magic + struct.pack("<H", version) + varint(len(features))
     payload += b"".join(counted(feature) for feature in features) + counted(agent)
     return frame(HELLO, payload + struct.pack("<I", idle_ms) + counted(motd))
+
+
+# --- Ranges and block sums ---------------------------------------------------------------------------
+
+
+def items_payload(items):
+    """[read-items] or [signature-items] of (entry, begin, length): begins counted from the end of the item
+    before, when that has the same entry."""
+    out = varint(len(items))
+    before = None
+    for entry_number, begin, length in items:
+        base = before[1] + before[2] if before and before[0] == entry_number else 0
+        out += varint(entry_number) + varint(begin - base) + varint(length)
+        before = entry_number, begin, length
+    return out
+
+
+def parse_items(cursor):
+    """The same, read."""
+    items = []
+    for _ in range(cursor.varint()):
+        entry_number, begin, length = cursor.varint(), cursor.varint(), cursor.varint()
+        if items and items[-1][0] == entry_number:
+            begin += items[-1][1] + items[-1][2]
+        items.append((entry_number, begin, length))
+    return items
+
+
+def weak_sum(block):
+    value = 0
+    for byte in block:
+        value = (value * 0x9E6D2C3D + byte) & 0xFFFFFFFF
+    return value
+
+
+def strong_sum(block, level):
+    if level <= 10:
+        return xxhash.xxh3_64_intdigest(block)
+    finer = 1 << (level - 2)
+    return xxhash.xxh3_64_intdigest(b"".join(
+        struct.pack("<Q", strong_sum(block[at:at + finer], level - 2)) for at in range(0, len(block), finer)))
+
+
+def block_sums(content, level, width, first=0, count=None):
+    """The sums of the blocks from `first` on, as SUMS has them."""
+    size = 1 << level
+    end = len(content) if count is None else min(len(content), (first + count) * size)
+    out = b""
+    for at in range(first * size, end, size):
+        block = content[at:at + size]
+        out += struct.pack("<II", weak_sum(block), strong_sum(block, level) & 0xFFFFFFFF)[:width]
+    return out
+
+
+def signature_payload(level, width, items):
+    return struct.pack("<BB", level, width) + items_payload(items)
+
+
+def unpack(payload):
+    """(type, flags, request, payload) of the frames in a PACKED."""
+    size = zstandard.frame_content_size(payload)
+    assert 0 <= size <= 1 << 20
+    cursor = Cursor(zstandard.ZstdDecompressor().decompress(payload))
+    assert len(cursor.data) == size
+    frames = []
+    while not cursor.done():
+        length, kind, flags, reserved, request = struct.unpack("<IBBHI", cursor.take(12))
+        assert reserved == 0 and kind in (DATA, ITEM)
+        frames.append((kind, flags, request, cursor.take(length)))
+    return frames
 
 
 # --- Directory nodes ---------------------------------------------------------------------------------

@@ -26,6 +26,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (uint32_t entry = 0; entry < table.count(); ++entry) {
     CHECK(table.path(entry).size() < (1U << 20));
     static_cast<void>((*catalog)->validators(entry));
+    if (const auto place = (*catalog)->signature(entry); place) {
+      const uint64_t room = (*catalog)->header().pack_bytes;
+      CHECK(place->offset <= room && place->layout.size_bytes() <= room - place->offset);
+    }
   }
   static_cast<void>((*catalog)->node({}));
   return 0;

@@ -5,7 +5,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace superlifter::wire;  // NOLINT(google-build-using-namespace)
   if (size == 0) return 0;
   const superlifter::ByteView payload(data + 1, size - 1);
-  switch (data[0] % 11) {
+  switch (data[0] % 12) {
     case 0:
       static_cast<void>(decode_client_hello(payload));
       break;
@@ -35,10 +35,19 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       }
       break;
     case 8:
-      static_cast<void>(decode_read(payload));
+      if (const auto read = decode_read(payload, 0)) {
+        superlifter::Bytes out;
+        encode(*read, 1, out);
+      }
       break;
     case 9:
       static_cast<void>(decode_item(payload));
+      break;
+    case 10:
+      if (const auto signature = decode_signature(payload)) {
+        superlifter::Bytes out;
+        encode(*signature, 1, out);
+      }
       break;
     default:
       static_cast<void>(decode_module_list(payload));

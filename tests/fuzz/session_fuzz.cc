@@ -10,9 +10,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static tests::FakeStore* const store = [] {
     auto* made = new tests::FakeStore();  // NOLINT(cppcoreguidelines-owning-memory): for ever.
     made->set_files({"a", "", std::string(100'000, 'b')});
+    made->keep_signatures(10);
     return made;
   }();
-  session::Session session({.motd = "", .idle_timeout_ms = 1, .agent = "f"}, *store);
+  static session::Packer packer;
+  session::Session session({.motd = "", .idle_timeout_ms = 1, .agent = "f", .packer = &packer},
+                           *store);
   Outbox outbox;
   // The first byte says whether a good hello and OPEN go ahead, so that the rest is reached.
   if (size > 0 && (data[0] & 1U) != 0) {

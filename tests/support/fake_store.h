@@ -1,16 +1,22 @@
 // FakeStore: a session's store in memory: one module whose files are strings. Tests change a file's
-// validators or content to play a tree that changes underneath.
+// validators or content to play a tree that changes underneath, and the pack to play a broken one.
 #pragma once
 
+#include <cstdio>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "core/base/check.h"
+#include "core/base/limits.h"
+#include "core/delta/signature.h"
 #include "core/session/store.h"
 #include "core/tree/node.h"
 #include "core/tree/table.h"
+#include "tests/support/kept_signature.h"
 
 namespace superlifter::tests {
 
@@ -19,6 +25,7 @@ struct FakeFile {
   Validators indexed;  // As the generation says.
   Validators now;      // As a stat says now.
   int open_errno = 0;
+  int read_errno = 0;  // Once it is open.
 };
 
 class FakeGeneration final : public session::Generation {
@@ -31,6 +38,11 @@ class FakeGeneration final : public session::Generation {
   std::vector<hash::Xxh128> xxh;
   std::map<uint32_t, FakeFile> files;
   mutable std::vector<uint32_t> reported_stale;
+  unsigned kept_level = 0;
+  Bytes pack;  // Kept signatures, one behind the other.
+  std::shared_ptr<OpenFile> pack_file = std::make_shared<OpenFile>();
+  int pack_errno = 0;
+  std::map<uint32_t, Signature> signatures;
 
   uint64_t number() const override { return generation_number; }
   hash::Sha256 root() const override { return root_digest; }
@@ -57,6 +69,12 @@ class FakeGeneration final : public session::Generation {
     out.open.path = std::to_string(entry);
     out.validators = found->second.indexed;
     return out;
+  }
+  unsigned signature_level() const override { return kept_level; }
+  std::optional<Signature> signature(uint32_t entry) const override {
+    const auto found = signatures.find(entry);
+    if (found == signatures.end()) return std::nullopt;
+    return found->second;
   }
   void report_stale(uint32_t entry) const override { reported_stale.push_back(entry); }
 };
@@ -97,6 +115,21 @@ class FakeStore final : public session::Store {
                                          });
   }
 
+  // Keeps signatures of all files that are long enough, from that level on.
+  void keep_signatures(unsigned finest_level) {
+    FakeGeneration& made = *generation;
+    made.kept_level = finest_level;
+    made.pack.assign(24, 0xEE);  // They need not begin at the front.
+    for (const auto& [entry, file] : made.files) {
+      if (file.content.size() < delta::kLeastSignedBytes) continue;
+      const delta::SignatureLayout layout(file.content.size(), finest_level);
+      const Bytes sums = kept_signature(file.content, layout);
+      const size_t at = made.pack.size();
+      made.pack.insert(made.pack.end(), sums.begin(), sums.end());
+      made.signatures[entry] = {.file = made.pack_file, .offset = at, .layout = layout};
+    }
+  }
+
   std::vector<session::ModuleSummary> modules() override {
     return {{.name = "m", .comment = "a module", .generation = 1, .totals = generation->totals()}};
   }
@@ -109,23 +142,24 @@ class FakeStore final : public session::Store {
   FileReply run(const FileRequest& request) const {
     FileReply reply;
     reply.id = request.id;
-    if (request.kind == FileRequest::Kind::kRecheck) {
-      reply.is_regular = true;
-      reply.validators = open_.at(request.file.get())->now;
+    reply.is_regular = true;
+    if (request.file == generation->pack_file) {
+      reply.sys_errno = generation->pack_errno;
+      if (reply.sys_errno == 0) read_ranges(request, as_text(generation->pack), reply.data);
       return reply;
     }
+    const bool is_open = request.file != nullptr;
     const FakeFile& file =
-        generation->files.at(static_cast<uint32_t>(std::stoul(request.open.path)));
-    reply.sys_errno = file.open_errno;
-    if (file.open_errno != 0) return reply;
-    reply.is_regular = true;
+        is_open ? *open_.at(request.file.get())
+                : generation->files.at(static_cast<uint32_t>(std::stoul(request.open.path)));
+    reply.sys_errno = is_open ? file.read_errno : file.open_errno;
+    if (reply.sys_errno != 0) return reply;
     reply.validators = file.now;
     if (request.kind == FileRequest::Kind::kOpen) {
       reply.file = std::make_shared<OpenFile>();
       open_[reply.file.get()] = &file;
-    } else if (request.offset < file.content.size()) {
-      const std::string part = file.content.substr(request.offset, request.length_bytes);
-      reply.data.assign(part.begin(), part.end());
+    } else if (request.kind != FileRequest::Kind::kRecheck) {
+      read_ranges(request, file.content, reply.data);
     }
     return reply;
   }
@@ -135,6 +169,18 @@ class FakeStore final : public session::Store {
   }
 
  private:
+  static void read_ranges(const FileRequest& request, std::string_view content, Bytes& data) {
+    size_t asked = 0;
+    CHECK(request.ranges.size() <= kMaxRangesTogether);
+    for (const FileRequest::Range& range : request.ranges) {
+      asked += range.length_bytes;
+      if (range.offset >= content.size()) continue;
+      const std::string_view part = content.substr(range.offset, range.length_bytes);
+      data.insert(data.end(), part.begin(), part.end());
+    }
+    CHECK(asked <= kSmallFileBytes);
+  }
+
   mutable std::map<const OpenFile*, const FakeFile*> open_;
 };
 

@@ -53,6 +53,10 @@ std::string answers(const Catalog& catalog, const Sample& sample) {
     writer.bytes({reinterpret_cast<const uint8_t*>(&record), sizeof(record)});
     writer.bytes(catalog.xxh()[entry].bytes);
     if (!catalog.sha().empty()) writer.bytes(catalog.sha()[entry].bytes);
+    if (const std::optional<SignaturePlace> place = catalog.signature(entry); place) {
+      writer.u64(place->offset);
+      writer.u64(place->layout.size_bytes());
+    }
     const Validators validators = catalog.validators(entry);
     writer.u64(validators.inode + static_cast<uint64_t>(validators.ctime_s) + validators.ctime_ns);
     writer.u64(catalog.local()[entry].device);
@@ -90,6 +94,18 @@ TEST(Catalog, AnswersWhatWasBuilt) {
     EXPECT_EQ(catalog.header().nodes_bytes, sample.nodes.bytes().size());
     EXPECT_EQ(catalog.header().base_path, "pool/main");
     EXPECT_EQ(catalog.header().source, "superlifter://host/module/pool/main");
+    EXPECT_EQ(catalog.header().pack, 3U);
+    EXPECT_EQ(catalog.header().pack_bytes, 76U);
+    EXPECT_EQ(catalog.header().signature_bytes, 44U);
+    EXPECT_EQ(catalog.header().signature_level, 10U);
+    const std::optional<SignaturePlace> place = catalog.signature(sample.large_entry);
+    ASSERT_TRUE(place.has_value());
+    EXPECT_EQ(place->offset, 36U);
+    EXPECT_EQ(place->layout.size_bytes(), 40U);
+    for (const uint32_t other : {0U, 2U, 4U, 5U, sample.table.count(), UINT32_MAX}) {
+      EXPECT_FALSE(catalog.signature(other).has_value()) << other;
+    }
+    EXPECT_EQ(read_pack_number(tree.fd(), kName).value_or(0), 3U);
     ASSERT_EQ(catalog.table().count(), sample.table.count());
     EXPECT_EQ(catalog.table().find("bin/a\xff"), 2U);
     EXPECT_EQ(catalog.table().target(catalog.table().find("link")), "bin/b");
@@ -241,10 +257,93 @@ TEST(Catalog, NamesBothVersionsOfANewerFormat) {
   ASSERT_FALSE(opened);
   EXPECT_EQ(opened.error().code, Errc::kUnsupported);
   EXPECT_NE(opened.error().message.find("version 9"), std::string::npos);
-  EXPECT_NE(opened.error().message.find("version 1"), std::string::npos);
+  EXPECT_NE(opened.error().message.find("version 2"), std::string::npos);
+  EXPECT_EQ(read_pack_number(tree.fd(), kName).error().code, Errc::kUnsupported);
   // However short a newer file is.
   tree.write(kName, file.substr(0, 12));
   EXPECT_EQ(open_file(tree, Verify::kHeader).error().code, Errc::kUnsupported);
+}
+
+TEST(Catalog, TellsAnOlderFormatFromDamage) {
+  const tests::TempTree tree;
+  const Sample sample;
+  ASSERT_TRUE(build(tree.fd(), kName, sample.parts()));
+  std::string file = tree.read(kName);
+  file[8] = 1;
+  tree.write(kName, file);
+  const Opened opened = open_file(tree, Verify::kEverything);
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, Errc::kStale);
+  EXPECT_NE(opened.error().message.find("version 1"), std::string::npos);
+  EXPECT_NE(opened.error().message.find("version 2"), std::string::npos);
+  EXPECT_EQ(read_pack_number(tree.fd(), kName).value_or(9), 0U);
+}
+
+// A client's state, and a generation that has none.
+TEST(Catalog, KeepsNoSignaturesWhereThereIsNoPack) {
+  const tests::TempTree tree;
+  const Sample sample;
+  Parts parts = sample.parts();
+  parts.header.pack = 0;
+  parts.header.pack_bytes = 0;
+  parts.header.signature_bytes = 0;
+  parts.header.signature_level = 0;
+  parts.signature_offsets = {};
+  ASSERT_TRUE(build(tree.fd(), kName, parts));
+  const Opened opened = open_file(tree, Verify::kEverything);
+  ASSERT_TRUE(opened) << opened.error().message;
+  EXPECT_EQ((*opened)->header().pack, 0U);
+  EXPECT_TRUE((*opened)->signature_offsets().empty());
+  EXPECT_FALSE((*opened)->signature(sample.large_entry).has_value());
+}
+
+// Whatever the offsets say: a place lies within the pack's bytes, or there is none.
+TEST(Catalog, RefusesPlacesOutsideThePack) {
+  const Sample sample;
+  const uint64_t end = sample.parts().header.pack_bytes;
+  for (const uint64_t offset : {uint64_t{0}, uint64_t{1}, uint64_t{35}, uint64_t{37}, end - 8, end,
+                                end + 1, uint64_t{1} << 63, UINT64_MAX - 39, UINT64_MAX}) {
+    const tests::TempTree tree;
+    Sample bad;
+    std::fill(bad.signatures.begin(), bad.signatures.end(), offset);
+    ASSERT_TRUE(build(tree.fd(), kName, bad.parts()));
+    const Opened opened = open_file(tree, Verify::kEverything);
+    ASSERT_TRUE(opened) << opened.error().message;
+    for (uint32_t entry = 0; entry < bad.table.count(); ++entry) {
+      EXPECT_FALSE((*opened)->signature(entry).has_value()) << entry << " " << offset;
+    }
+  }
+}
+
+TEST(Catalog, RefusesAHeaderWhosePackCannotBe) {
+  const tests::TempTree tree;
+  const Sample sample;
+  ASSERT_TRUE(build(tree.fd(), kName, sample.parts()));
+  const std::string file = tree.read(kName);
+  struct Lie {
+    size_t at = 0;
+    uint64_t value = 0;
+  };
+  // pack, pack-bytes, signature-bytes and signature-level, each beyond what the others allow.
+  for (const Lie lie : std::initializer_list<Lie>{{328, 0},
+                                                  {336, 31},
+                                                  {336, 0},
+                                                  {344, 77},
+                                                  {344, UINT64_MAX},
+                                                  {352, 0},
+                                                  {352, 8},
+                                                  {352, 11},
+                                                  {352, 30},
+                                                  {352, 0xFFFF'FFFF}}) {
+    std::string bad = file;
+    std::memcpy(bad.data() + lie.at, &lie.value, lie.at == 352 ? 4 : 8);
+    const uint64_t checksum = hash::xxh64(as_bytes(bad).first(kHeaderChecksumAt));
+    std::memcpy(bad.data() + kHeaderChecksumAt, &checksum, sizeof(checksum));
+    tree.write(kName, bad);
+    const Opened opened = open_file(tree, Verify::kHeader);
+    ASSERT_FALSE(opened) << lie.at << " " << lie.value;
+    EXPECT_EQ(opened.error().code, Errc::kCorrupt);
+  }
 }
 
 TEST(Catalog, RefusesEveryTruncationAndOneByteMore) {
@@ -274,15 +373,15 @@ TEST(Catalog, FindsEveryFlippedByte) {
   const UniqueFd fd(::open(tree.path(kName).c_str(), O_RDWR | O_CLOEXEC));
   for (size_t at = 0; at < file.size(); ++at) {
     // One bit, another from byte to byte; where there is content, all bits too.
-    const bool reserved = at >= 304 && at < kHeaderChecksumAt;
+    const bool reserved = at >= 356 && at < kHeaderChecksumAt;
     for (const int bits :
          reserved ? std::vector<int>{1 << at % 8} : std::vector<int>{1 << at % 8, 0xFF}) {
       const char flipped = static_cast<char>(file[at] ^ bits);
       ASSERT_EQ(::pwrite(fd.get(), &flipped, 1, static_cast<off_t>(at)), 1);
       const Opened whole = open_file(tree, Verify::kEverything);
       ASSERT_FALSE(whole) << at;
-      // The version says 1: with any bit more it is a newer one, with none it is nothing.
-      const bool newer = at >= 8 && at < 12 && !(at == 8 && flipped == 0);
+      // The version says 2: what is flipped here makes it a newer one.
+      const bool newer = at >= 8 && at < 12;
       ASSERT_EQ(whole.error().code, newer ? Errc::kUnsupported : Errc::kCorrupt) << at;
       const Opened quick = open_file(tree, Verify::kHeader);
       if (quick) answers(**quick, sample);

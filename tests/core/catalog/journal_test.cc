@@ -15,7 +15,7 @@ namespace {
 
 constexpr const char* kName = "digests.journal";
 constexpr size_t kHeaderBytes = 16;
-constexpr size_t kRecordBytes = 104;
+constexpr size_t kRecordBytes = 120;
 
 JournalRecord record(uint64_t inode, uint8_t digest) {
   JournalRecord out;
@@ -131,6 +131,31 @@ TEST(Journal, PassesOverEveryFlippedByte) {
     EXPECT_EQ(found(journal, 1), header || first ? 0 : 1) << at;
     EXPECT_EQ(found(journal, 2), header || !first ? 0 : 2) << at;
   }
+}
+
+TEST(Journal, RemembersWhereSignaturesAreAndTheLatestPack) {
+  const tests::TempTree tree;
+  {
+    Journal journal = open_in(tree);
+    EXPECT_EQ(journal.last_pack(), 0U);
+    JournalRecord with = record(1, 1);
+    with.pack = 4;
+    with.signature = 36;
+    journal.append(with);
+    with = record(2, 2);
+    with.pack = 5;
+    with.signature = uint64_t{1} << 40;
+    journal.append(with);
+    journal.append(record(3, 3));  // Too small to have one.
+    journal.flush();
+  }
+  const Journal journal = open_in(tree);
+  EXPECT_EQ(journal.last_pack(), 5U);
+  const std::optional<JournalRecord> second = journal.find(7, record(2, 0).validators);
+  ASSERT_TRUE(second.has_value());
+  EXPECT_EQ(second->pack, 5U);
+  EXPECT_EQ(second->signature, uint64_t{1} << 40);
+  EXPECT_EQ(journal.find(7, record(3, 0).validators)->pack, 0U);
 }
 
 TEST(Journal, IsRemoved) {

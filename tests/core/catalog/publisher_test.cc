@@ -144,12 +144,58 @@ TEST_F(Publishing, LeavesANewerFormatAlone) {
   Publisher publisher = make();
   publish(publisher);
   std::string file = tree_.read("module/1.generation");
-  file[8] = 2;
+  file[8] = 9;
   tree_.write("module/1.generation", file);
   const auto current = publisher.current();
   ASSERT_FALSE(current);
   EXPECT_EQ(current.error().code, Errc::kUnsupported);
   EXPECT_EQ(tree_.read("module/1.generation"), file);
+}
+
+TEST_F(Publishing, MakesAnOlderFormatAnewWithoutCallingItDamaged) {
+  Publisher publisher = make();
+  publish(publisher);
+  std::string file = tree_.read("module/1.generation");
+  file[8] = 1;
+  tree_.write("module/1.generation", file);
+  const auto current = publisher.current();
+  ASSERT_TRUE(current) << current.error().message;
+  EXPECT_EQ(*current, nullptr);
+  EXPECT_EQ(names(), (std::set<std::string>{"1.generation", "CURRENT", "LOCK"}));
+  EXPECT_EQ(publish(publisher), 2U);
+}
+
+TEST_F(Publishing, KeepsThePacksThatKeptGenerationsName) {
+  Publisher publisher = make();
+  Parts parts = sample_.parts();
+  for (const uint64_t pack : {1, 2, 2, 3}) {
+    parts.header.pack = pack;
+    tree_.write("module/" + pack_file_name(pack), "");
+    tree_.write("module/4.signatures", "");
+    // Number 4 is being written and named by none.
+    ASSERT_TRUE(publisher.publish(parts, 2, 4));
+  }
+  EXPECT_EQ(names(), (std::set<std::string>{"2.signatures", "3.generation", "3.signatures",
+                                            "4.generation", "4.signatures", "CURRENT", "LOCK"}));
+  ASSERT_TRUE(publisher.publish(parts, 2));
+  EXPECT_EQ(names(), (std::set<std::string>{"3.signatures", "4.generation", "5.generation",
+                                            "CURRENT", "LOCK"}));
+}
+
+TEST_F(Publishing, RemovesNoPackWhileAKeptGenerationCannotBeRead) {
+  Publisher publisher = make();
+  publish(publisher);
+  std::string file = tree_.read("module/1.generation");
+  file[8] = 9;
+  tree_.write("module/1.generation", file);
+  tree_.write("module/1.signatures", "");
+  publish(publisher);
+  EXPECT_TRUE(names().contains("1.signatures"));
+  file[8] = 2;
+  file[4095] = static_cast<char>(file[4095] ^ 1);  // Damaged: nobody can use it any more.
+  tree_.write("module/1.generation", file);
+  publish(publisher);
+  EXPECT_FALSE(names().contains("1.signatures"));
 }
 
 TEST_F(Publishing, ReplacesADamagedCurrent) {

@@ -6,6 +6,8 @@
 
 #include "core/base/check.h"
 #include "core/catalog/builder.h"
+#include "core/catalog/format.h"
+#include "core/delta/signature.h"
 #include "core/hash/digest.h"
 #include "core/tree/node.h"
 #include "core/tree/table.h"
@@ -18,6 +20,8 @@ struct Sample {
   std::vector<hash::Xxh128> xxh;
   std::vector<hash::Sha256> sha;
   std::vector<LocalStat> local;
+  std::vector<uint64_t> signatures;  // Of large_entry alone, the first in its pack.
+  uint32_t large_entry = 0;
   hash::Sha256 root;
 
   explicit Sample(bool owners = true, std::string_view content = "content") {
@@ -29,6 +33,9 @@ struct Sample {
     table.record(link).link_or_files = first;
     local[link] = local[first];
     add(tree::Kind::kSymlink, tree::kRoot, "link", "bin/b");
+    large_entry = add(tree::Kind::kFile, tree::kRoot, "z", {}, std::string(5000, 'z'));
+    signatures.resize(table.count(), 0);
+    signatures[large_entry] = kPackHeaderBytes + kPackChecksumBytes;
     for (uint32_t entry = 0; owners && entry < table.count(); ++entry) {
       table.record(entry).owner = *table.intern_owner("root");
       table.record(entry).group = *table.intern_owner(entry % 2 == 0 ? "root" : "staff");
@@ -52,6 +59,12 @@ struct Sample {
     out.xxh = xxh;
     out.sha = sha;
     out.local = local;
+    out.header.pack = 3;
+    out.header.signature_level = delta::kLeafLevel;
+    out.header.signature_bytes =
+        kPackChecksumBytes + delta::SignatureLayout(5000, delta::kLeafLevel).size_bytes();
+    out.header.pack_bytes = kPackHeaderBytes + out.header.signature_bytes;
+    out.signature_offsets = signatures;
     return out;
   }
 

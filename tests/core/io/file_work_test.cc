@@ -7,6 +7,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "core/base/limits.h"
 #include "tests/core/io/io_support.h"
 #include "tests/support/temp_tree.h"
@@ -17,15 +22,26 @@ namespace {
 using tests::open_request;
 using tests::TempTree;
 
-FileReply read_small(const TempTree& tree, const std::string& path, uint64_t offset,
-                     uint32_t length) {
+FileReply read_ranges(const TempTree& tree, const std::string& path,
+                      std::vector<FileRequest::Range> ranges) {
   FileRequest request;
   request.id = 7;
   request.kind = FileRequest::Kind::kReadSmall;
   request.open = open_request(tree.fd(), path);
-  request.offset = offset;
-  request.length_bytes = length;
-  return run_file_request(std::move(request));
+  request.ranges = std::move(ranges);
+  return run_file_request(request);
+}
+
+FileReply read_small(const TempTree& tree, const std::string& path, uint64_t offset,
+                     uint32_t length) {
+  return read_ranges(tree, path, {{offset, length}});
+}
+
+FileReply open_and_keep(const TempTree& tree, const std::string& path) {
+  FileRequest open;
+  open.kind = FileRequest::Kind::kOpen;
+  open.open = open_request(tree.fd(), path);
+  return run_file_request(open);
 }
 
 TEST(FileWork, ReadsARangeWithItsValidators) {
@@ -51,10 +67,53 @@ TEST(FileWork, GivesFewerBytesWhereTheFileEnds) {
   EXPECT_TRUE(read_small(tree, "f", 10, 100).data.empty());
 }
 
-TEST(FileWork, ReadsNoMoreThanASmallFileMayHave) {
+TEST(FileWork, ReadsSeveralRangesOneBehindTheOther) {
+  const TempTree tree;
+  tree.write("f", "0123456789");
+  EXPECT_EQ(as_text(read_ranges(tree, "f", {{8, 1}, {0, 2}, {5, 0}, {3, 3}}).data), "801345");
+  // Of each range the bytes there are.
+  EXPECT_EQ(as_text(read_ranges(tree, "f", {{9, 5}, {1, 1}, {100, 3}}).data), "91");
+  const FileReply none = read_ranges(tree, "f", {});
+  EXPECT_TRUE(none.data.empty());
+  EXPECT_TRUE(none.is_regular);
+}
+
+TEST(FileWork, ReadsAsManyRangesAndBytesAsAreAllowed) {
   const TempTree tree;
   tree.write("f", std::string(kSmallFileBytes + 1, 'x'));
-  EXPECT_EQ(read_small(tree, "f", 0, kSmallFileBytes + 1).data.size(), kSmallFileBytes);
+  EXPECT_EQ(read_small(tree, "f", 0, kSmallFileBytes).data.size(), kSmallFileBytes);
+  const std::vector<FileRequest::Range> most(kMaxRangesTogether, {5, 2});
+  EXPECT_EQ(read_ranges(tree, "f", most).data.size(), 2 * kMaxRangesTogether);
+}
+
+TEST(FileWorkDeathTest, TakesNoMoreThanThat) {
+  const TempTree tree;
+  tree.write("f", "x");
+  EXPECT_DEATH(read_small(tree, "f", 0, kSmallFileBytes + 1), "");
+  EXPECT_DEATH(read_ranges(tree, "f", {{0, kSmallFileBytes}, {0, 1}}), "");
+  EXPECT_DEATH(read_ranges(tree, "f", {kMaxRangesTogether + 1, {0, 1}}), "");
+}
+
+TEST(FileWork, ReadsRangesOfAnOpenFileWithItsValidators) {
+  const TempTree tree;
+  tree.write("f", "0123456789");
+  FileRequest read;
+  read.id = 9;
+  read.kind = FileRequest::Kind::kReadOpen;
+  read.file = open_and_keep(tree, "f").file;
+  ASSERT_NE(read.file, nullptr);
+  read.ranges = {{7, 2}, {0, 1}};
+  const FileReply reply = run_file_request(read);
+  EXPECT_EQ(reply.id, 9U);
+  EXPECT_EQ(reply.sys_errno, 0);
+  EXPECT_TRUE(reply.is_regular);
+  EXPECT_EQ(as_text(reply.data), "780");
+  EXPECT_EQ(reply.validators.size_bytes, 10U);
+  EXPECT_EQ(reply.file, nullptr);
+  tree.write("f", "ab");
+  const FileReply after = run_file_request(read);
+  EXPECT_EQ(as_text(after.data), "a");
+  EXPECT_EQ(after.validators.size_bytes, 2U);
 }
 
 TEST(FileWork, SaysWhyAnOpenFails) {
@@ -80,17 +139,14 @@ TEST(FileWork, ADirectoryOrFifoIsNotRegularAndHasNoData) {
 TEST(FileWork, OpensAndRechecks) {
   const TempTree tree;
   tree.write("f", "abc");
-  FileRequest open;
-  open.kind = FileRequest::Kind::kOpen;
-  open.open = open_request(tree.fd(), "f");
-  const FileReply opened = run_file_request(std::move(open));
+  const FileReply opened = open_and_keep(tree, "f");
   ASSERT_NE(opened.file, nullptr);
   EXPECT_EQ(opened.validators.size_bytes, 3U);
   tree.write("f", "longer");
   FileRequest recheck;
   recheck.kind = FileRequest::Kind::kRecheck;
   recheck.file = opened.file;
-  const FileReply again = run_file_request(std::move(recheck));
+  const FileReply again = run_file_request(recheck);
   EXPECT_TRUE(again.is_regular);
   EXPECT_EQ(again.validators.size_bytes, 6U);
 }
@@ -98,13 +154,38 @@ TEST(FileWork, OpensAndRechecks) {
 TEST(FileWork, KeepsNoDirectoryOpen) {
   const TempTree tree;
   tree.make_directory("d");
-  FileRequest open;
-  open.kind = FileRequest::Kind::kOpen;
-  open.open = open_request(tree.fd(), "d");
-  const FileReply reply = run_file_request(std::move(open));
+  const FileReply reply = open_and_keep(tree, "d");
   EXPECT_EQ(reply.sys_errno, 0);
   EXPECT_FALSE(reply.is_regular);
   EXPECT_EQ(reply.file, nullptr);
+}
+
+// What is in the kernel's caches is there at once; anything else is nothing, never half.
+TEST(FileWork, ATryGivesTheSameOrNothing) {
+  const TempTree tree;
+  tree.write("d/f", "0123456789");
+  tree.make_directory("e");
+  FileRequest request;
+  request.id = 3;
+  request.kind = FileRequest::Kind::kReadSmall;
+  request.ranges = {{8, 1}, {0, 2}};
+  for (const char* path : {"d/f", "e", "absent"}) {
+    request.open = open_request(tree.fd(), path);
+    const FileReply reply = run_file_request(request);
+    const std::optional<FileReply> tried = try_file_request(request);
+    if (!tried) continue;
+    EXPECT_EQ(tried->id, 3U);
+    EXPECT_EQ(tried->sys_errno, reply.sys_errno) << path;
+    EXPECT_EQ(tried->is_regular, reply.is_regular);
+    EXPECT_EQ(tried->validators, reply.validators);
+    EXPECT_EQ(as_text(tried->data), as_text(reply.data));
+  }
+  FileRequest recheck;
+  recheck.kind = FileRequest::Kind::kRecheck;
+  recheck.file = open_and_keep(tree, "d/f").file;
+  const std::optional<FileReply> checked = try_file_request(recheck);
+  ASSERT_TRUE(checked);
+  EXPECT_EQ(checked->validators.size_bytes, 10U);
 }
 
 }  // namespace

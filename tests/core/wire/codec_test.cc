@@ -88,7 +88,8 @@ const std::map<std::string, Vector>& vectors() {
                         .files = 2,
                         .bytes = 4096,
                         .nodes = 1,
-                        .nodes_bytes = 100},
+                        .nodes_bytes = 100,
+                        .signature_level = 10},
                  1, out);
         },
         [](ByteView payload) { return decode_opened(payload).has_value(); }}},
@@ -110,10 +111,22 @@ const std::map<std::string, Vector>& vectors() {
       {"read",
        {[](Bytes& out) {
           encode(ReadRequest{.items = {{.entry = 5, .offset = 0, .length_bytes = 0},
-                                       {.entry = 200, .offset = 4096, .length_bytes = 128}}},
+                                       {.entry = 200, .offset = 4096, .length_bytes = 128},
+                                       {.entry = 200, .offset = 5000, .length_bytes = 1000}},
+                             .may_pack = true},
                  5, out);
         },
-        [](ByteView payload) { return decode_read(payload).has_value(); }}},
+        [](ByteView payload) { return decode_read(payload, kMayPack).has_value(); }}},
+      {"signature",
+       {[](Bytes& out) {
+          encode(SignatureRequest{.level = 10,
+                                  .width_bytes = 7,
+                                  .items = {{.entry = 5, .first_block = 0, .block_count = 1},
+                                            {.entry = 5, .first_block = 4, .block_count = 300},
+                                            {.entry = 6, .first_block = 128, .block_count = 1}}},
+                 6, out);
+        },
+        [](ByteView payload) { return decode_signature(payload).has_value(); }}},
       {"item",
        {[](Bytes& out) { encode(ItemStatus{.index = 2, .status = Code::kStale}, 5, out); },
         [](ByteView payload) { return decode_item(payload).has_value(); }}},
@@ -190,12 +203,113 @@ TEST(Codec, RefusesCountsBeyondTheirBounds) {
       writer.varint(0);
       writer.varint(0);
     }
-    return decode_read(bytes).has_value();
+    return decode_read(bytes, 0).has_value();
   };
   EXPECT_FALSE(read_of(0));
   EXPECT_TRUE(read_of(kMaxReadItems));
   EXPECT_FALSE(read_of(kMaxReadItems + 1));
   EXPECT_FALSE(read_of(1'000'000));
+}
+
+TEST(Codec, GivesBackTheItemsOfReadAndSignature) {
+  const Bytes read_bytes = golden("read");
+  const Result<ReadRequest> read =
+      decode_read(ByteView(read_bytes).subspan(kFrameHeaderBytes), kMayPack);
+  ASSERT_TRUE(read);
+  EXPECT_TRUE(read->may_pack);
+  ASSERT_EQ(read->items.size(), 3U);
+  EXPECT_EQ(read->items[1].offset, 4096U);
+  EXPECT_EQ(read->items[2].entry, 200U);
+  EXPECT_EQ(read->items[2].offset, 5000U);
+  EXPECT_EQ(read->items[2].length_bytes, 1000U);
+  EXPECT_FALSE(decode_read(ByteView(read_bytes).subspan(kFrameHeaderBytes), 0)->may_pack);
+
+  const Bytes signature_bytes = golden("signature");
+  const Result<SignatureRequest> signature =
+      decode_signature(ByteView(signature_bytes).subspan(kFrameHeaderBytes));
+  ASSERT_TRUE(signature);
+  EXPECT_EQ(signature->level, 10U);
+  EXPECT_EQ(signature->width_bytes, 7U);
+  ASSERT_EQ(signature->items.size(), 3U);
+  EXPECT_EQ(signature->items[1].first_block, 4U);
+  EXPECT_EQ(signature->items[1].block_count, 300U);
+  EXPECT_EQ(signature->items[2].entry, 6U);
+  EXPECT_EQ(signature->items[2].first_block, 128U);
+}
+
+// An item whose length is 0 (all that follows) ends where it begins, for what is counted from it.
+TEST(Codec, CountsFromItemsOfLengthZero) {
+  Bytes bytes;
+  encode(ReadRequest{.items = {{.entry = 3, .offset = 0, .length_bytes = 0},
+                               {.entry = 3, .offset = 0, .length_bytes = 0},
+                               {.entry = 3, .offset = 9, .length_bytes = 1}}},
+         1, bytes);
+  const Result<ReadRequest> read = decode_read(ByteView(bytes).subspan(kFrameHeaderBytes), 0);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->items[1].offset, 0U);
+  EXPECT_EQ(read->items[2].offset, 9U);
+}
+
+TEST(Codec, RefusesOffsetsThatOverflow) {
+  const auto second_at = [](uint64_t offset, uint64_t length, uint64_t gap, uint32_t entry) {
+    Bytes bytes;
+    Writer writer(bytes);
+    writer.varint(2);
+    for (const uint64_t number : {uint64_t{1}, offset, length, uint64_t{entry}, gap, uint64_t{1}})
+      writer.varint(number);
+    return decode_read(bytes, 0).has_value();
+  };
+  EXPECT_TRUE(second_at(INT64_MAX, 0, 0, 1));
+  EXPECT_FALSE(second_at(INT64_MAX, 0, 1, 1));
+  EXPECT_TRUE(second_at(INT64_MAX, 0, 1, 2));
+  EXPECT_TRUE(second_at(1, INT64_MAX - 1, 0, 1));
+  EXPECT_FALSE(second_at(1, INT64_MAX, 0, 1));
+  EXPECT_FALSE(second_at(INT64_MAX, INT64_MAX, INT64_MAX, 1));
+  EXPECT_TRUE(second_at(INT64_MAX, INT64_MAX, INT64_MAX, 2));
+}
+
+TEST(Codec, RefusesSignatureRequestsOutOfBounds) {
+  const auto request = [](uint64_t level, uint64_t width, size_t items, uint64_t first,
+                          uint64_t count) {
+    Bytes bytes;
+    Writer writer(bytes);
+    writer.u8(static_cast<uint8_t>(level));
+    writer.u8(static_cast<uint8_t>(width));
+    writer.varint(items);
+    for (size_t i = 0; i < items; ++i) {
+      writer.varint(i);
+      writer.varint(first);
+      writer.varint(count);
+    }
+    return decode_signature(bytes).has_value();
+  };
+  for (unsigned level = 0; level < 256; ++level) {
+    EXPECT_EQ(request(level, 8, 1, 0, 1), level >= 6 && level <= 28 && level % 2 == 0) << level;
+  }
+  for (unsigned width = 0; width < 256; ++width) {
+    EXPECT_EQ(request(10, width, 1, 0, 1), width >= 4 && width <= 8) << width;
+  }
+  EXPECT_FALSE(request(10, 8, 0, 0, 1));
+  EXPECT_TRUE(request(10, 8, kMaxSignatureItems, 0, 1));
+  EXPECT_FALSE(request(10, 8, kMaxSignatureItems + 1, 0, 1));
+  EXPECT_FALSE(request(10, 8, 1, 0, 0));
+  EXPECT_TRUE(request(10, 8, 1, INT64_MAX, INT64_MAX));
+  EXPECT_FALSE(request(10, 8, 1, uint64_t{1} << 63, 1));
+  EXPECT_FALSE(request(10, 8, 1, 0, uint64_t{1} << 63));
+}
+
+TEST(Codec, RefusesSignatureLevelsInOpenedThatAreNone) {
+  const Bytes bytes = golden("opened");
+  for (unsigned level = 0; level < 256; ++level) {
+    Bytes changed = bytes;
+    changed.back() = static_cast<uint8_t>(level);
+    const bool good = level == 0 || (level >= 6 && level <= 28 && level % 2 == 0);
+    const Result<Opened> opened = decode_opened(ByteView(changed).subspan(kFrameHeaderBytes));
+    ASSERT_EQ(opened.has_value(), good) << level;
+    if (opened) {
+      EXPECT_EQ(opened->signature_level, level);
+    }
+  }
 }
 
 TEST(Codec, RefusesEmptyAndOverflowingDigestRanges) {

@@ -85,7 +85,7 @@ TEST(Deframer, RefusesPayloadsBeyondTheBound) {
 TEST(Deframer, RefusesUnknownTypesAndReservedBits) {
   const Bytes good = frame(Type::kPing, 1, "");
   for (const auto& [at, value] :
-       std::vector<std::pair<size_t, uint8_t>>{{4, 0}, {4, 20}, {4, 255}, {5, 1}, {6, 1}, {7, 1}}) {
+       std::vector<std::pair<size_t, uint8_t>>{{4, 0}, {4, 23}, {4, 255}, {5, 1}, {6, 1}, {7, 1}}) {
     Bytes bad = good;
     bad[at] = value;
     Deframer deframer(100);
@@ -93,6 +93,33 @@ TEST(Deframer, RefusesUnknownTypesAndReservedBits) {
     EXPECT_FALSE(deframer.next()) << at;
     deframer.feed(good);
     EXPECT_FALSE(deframer.next()) << "a failure sticks";
+  }
+}
+
+TEST(Deframer, KnowsTheFlagsOfEachType) {
+  for (int type = 1; type <= 22; ++type) {
+    uint8_t allowed = 0;
+    switch (static_cast<Type>(type)) {
+      case Type::kModuleList:
+      case Type::kNodes:
+      case Type::kDigestList:
+      case Type::kSums:
+        allowed = kLast;
+        break;
+      case Type::kRead:
+        allowed = kMayPack;
+        break;
+      case Type::kData:
+        allowed = kItemEnd | kItemOk;
+        break;
+      default:
+        break;
+    }
+    for (unsigned flags = 0; flags < 256; ++flags) {
+      const Bytes bytes = frame(static_cast<Type>(type), 1, "", static_cast<uint8_t>(flags));
+      EXPECT_EQ(decode_frame_header(bytes, 0).has_value(), (flags & ~allowed) == 0)
+          << type << " " << flags;
+    }
   }
 }
 
