@@ -1,5 +1,7 @@
 #include "client/conversation.h"
 
+#include <zstd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -18,7 +20,9 @@ using wire::Type;
 constexpr size_t kSlabBytes = 256 << 10;
 constexpr size_t kSlabs = 48;                // 12 MiB between the network and the writers.
 constexpr size_t kSlabRoomBytes = 16 << 10;  // Less room than this: the next slab.
-constexpr uint64_t kKeepAliveMs = 15'000;    // Well under any sensible idle timeout.
+// Of kMaxPackedBytes each; one holds what came in one PACKED, much or little.
+constexpr size_t kUnpackedSlabs = 16;
+constexpr uint64_t kKeepAliveMs = 15'000;  // Well under any sensible idle timeout.
 constexpr int kGoodbyeMs = 1000;
 constexpr size_t kNodesFrameBytes = 64;  // What a zstd frame adds to what it holds, amply.
 constexpr std::string_view kAgent = "superlifter/" SUPERLIFTER_VERSION;
@@ -84,6 +88,7 @@ Conversation::Conversation(io::Pump pump, ConversationOptions options, Clock& cl
     : options_(std::move(options)),
       clock_(clock),
       pump_(std::move(pump)),
+      unpacker_(nullptr, [](ZSTD_DCtx_s* context) { static_cast<void>(ZSTD_freeDCtx(context)); }),
       deframer_(kMaxHelloPayload) {
   deframer_.stream_data();
   last_received_ms_ = last_sent_ms_ = budget_since_ms_ = clock_.monotonic_ms();
@@ -99,6 +104,8 @@ Result<std::unique_ptr<Conversation>> Conversation::start(io::ByteStream stream,
   Conversation* conversation = made.get();
   made->slabs_ =
       std::make_shared<SlabPool>(kSlabs, kSlabBytes, [conversation] { conversation->wake(); });
+  made->unpacked_slabs_ = std::make_shared<SlabPool>(kUnpackedSlabs, kMaxPackedBytes,
+                                                     [conversation] { conversation->wake(); });
   Bytes hello;
   wire::encode(wire::ClientHello{.version_min = wire::kProtocolVersion,
                                  .version_max = wire::kProtocolVersion,
@@ -171,13 +178,29 @@ uint32_t Conversation::send_digests(const wire::DigestsRequest& request) {
   return id;
 }
 
+uint32_t Conversation::send_signature(const wire::SignatureRequest& request, uint64_t most_bytes) {
+  const uint32_t id = next_id();
+  Bytes frame;
+  wire::encode(request, id, frame);
+  send_frame(std::move(frame));
+  pending_[id].most_bytes = most_bytes;
+  return id;
+}
+
 uint32_t Conversation::send_read(const wire::ReadRequest& request) {
   const uint32_t id = next_id();
   Bytes frame;
   wire::encode(request, id, frame);
   send_frame(std::move(frame));
-  reads_.insert(id);
+  reads_.emplace(id, request.may_pack);
   return id;
+}
+
+void Conversation::abandon_reads() {
+  for (const auto& [id, may_pack] : reads_) {
+    abandoned_.insert(id);
+  }
+  reads_.clear();
 }
 
 Result<Bytes> Conversation::wait(uint32_t request) {
@@ -186,6 +209,17 @@ Result<Bytes> Conversation::wait(uint32_t request) {
   while (!found->second.done) {
     if (const Status turned = receive({}, -1); !turned) return std::unexpected(turned.error());
   }
+  return take_reply(found);
+}
+
+std::optional<Result<Bytes>> Conversation::poll_reply(uint32_t request) {
+  const auto found = pending_.find(request);
+  CHECK(found != pending_.end());
+  if (!found->second.done) return std::nullopt;
+  return take_reply(found);
+}
+
+Result<Bytes> Conversation::take_reply(std::map<uint32_t, Pending>::iterator found) {
   Pending pending = std::move(found->second);
   pending_.erase(found);
   if (pending.failure) {
@@ -227,15 +261,21 @@ Status Conversation::receive(const ReadHandler& handler, int wait_ms) {
   if (is_stopped()) return broken(Errc::kClosed, "interrupted");
   // What an earlier failure (GONE for one of several READs) left comes first: a frame that is cut
   // off would put all after it out of step.
-  if (has_unread_) return handle_frames(handler);
-  if (slab_ != nullptr && slab_->bytes.size() - slab_used_ < kSlabRoomBytes) slab_.reset();
-  if (slab_ == nullptr) {
-    slab_ = slabs_->take();
-    slab_used_ = 0;
+  if (waiting_packed_ != nullptr) {
+    if (const Status unpacked = unpack_waiting(handler); !unpacked) return unpacked;
   }
+  const bool may_receive = waiting_packed_ == nullptr;  // Else the deframer still has bytes.
+  if (has_unread_ && may_receive) return handle_frames(handler);
   const uint64_t pause_ms = throttle_ms();
   MutableBytes room;
-  if (slab_ != nullptr && pause_ms == 0) room = MutableBytes(slab_->bytes).subspan(slab_used_);
+  if (may_receive) {
+    if (slab_ != nullptr && slab_->bytes.size() - slab_used_ < kSlabRoomBytes) slab_.reset();
+    if (slab_ == nullptr) {
+      slab_ = slabs_->take();
+      slab_used_ = 0;
+    }
+    if (slab_ != nullptr && pause_ms == 0) room = MutableBytes(slab_->bytes).subspan(slab_used_);
+  }
   // Writers that hold every slab are no fault of the peer: its silence does not count then, nor
   // when nothing is due from it.
   const uint64_t now = clock_.monotonic_ms();
@@ -297,13 +337,15 @@ Status Conversation::handle_frames(const ReadHandler& handler) {
       return {};
     }
     if (const Status handled = on_frame(*frame, handler); !handled) return handled;
+    if (waiting_packed_ != nullptr) return {};
   }
 }
 
 Status Conversation::on_frame(const wire::Frame& frame, const ReadHandler& handler) {
   const Type type = frame.header.type;
   if (!hello_done_) return on_hello(frame);
-  if (type == Type::kData || type == Type::kItem) return on_read(frame, handler);
+  if (type == Type::kData || type == Type::kItem) return on_read(frame, slab_, handler);
+  if (type == Type::kPacked) return on_packed(frame, handler);
   if (type == Type::kPing || type == Type::kPong || type == Type::kGoodbye) {
     if (!frame.payload.empty()) return broken(Errc::kProtocol, "payload where none may be");
     if (type == Type::kGoodbye) {
@@ -385,7 +427,7 @@ Status Conversation::on_reply(const wire::Frame& frame) {
     return {};
   }
   const bool is_reply = type == Type::kModuleList || type == Type::kOpened ||
-                        type == Type::kNodes || type == Type::kDigestList;
+                        type == Type::kNodes || type == Type::kDigestList || type == Type::kSums;
   const auto found = pending_.find(id);
   if (!is_reply || found == pending_.end() || found->second.done) {
     return broken(Errc::kProtocol, "a frame that answers nothing (type " +
@@ -408,7 +450,8 @@ Status Conversation::on_reply(const wire::Frame& frame) {
   return {};
 }
 
-Status Conversation::on_read(const wire::Frame& frame, const ReadHandler& handler) {
+Status Conversation::on_read(const wire::Frame& frame, const SlabRef& slab,
+                             const ReadHandler& handler) {
   ReadEvent event;
   event.request = frame.header.request;
   if (abandoned_.contains(event.request)) return {};
@@ -429,11 +472,77 @@ Status Conversation::on_read(const wire::Frame& frame, const ReadHandler& handle
   if (ok && (frame.header.flags & wire::kItemEnd) == 0) {
     return broken(Errc::kProtocol, "a DATA frame that is OK before its end");
   }
-  event.slab = slab_;
+  event.slab = slab;
   event.bytes = frame.payload;
   event.ends_item = ends;
   event.decided = ends && ok;
   return handler(event);
+}
+
+Status Conversation::on_packed(const wire::Frame& frame, const ReadHandler& handler) {
+  const uint32_t id = frame.header.request;
+  if (abandoned_.contains(id)) return {};
+  const auto read = reads_.find(id);
+  if (!handler || read == reads_.end() || !read->second) {
+    return broken(Errc::kProtocol, "packed file content that was not asked for");
+  }
+  std::shared_ptr<Slab> slab = unpacked_slabs_->take();
+  if (slab == nullptr) {
+    // The payload may be the deframer's, for as long as it is not asked for the next frame.
+    waiting_packed_ =
+        std::make_unique<WaitingPacked>(id, Bytes(frame.payload.begin(), frame.payload.end()));
+    return {};
+  }
+  return unpack(id, frame.payload, std::move(slab), handler);
+}
+
+// Goes on with a PACKED that waits, if there is a slab for it now.
+Status Conversation::unpack_waiting(const ReadHandler& handler) {
+  if (abandoned_.contains(waiting_packed_->request)) {
+    waiting_packed_.reset();
+    return {};
+  }
+  if (!handler) return {};
+  std::shared_ptr<Slab> slab = unpacked_slabs_->take();
+  if (slab == nullptr) return {};
+  const std::unique_ptr<WaitingPacked> waiting = std::move(waiting_packed_);
+  return unpack(waiting->request, waiting->bytes, std::move(slab), handler);
+}
+
+// Unpacks into the slab, and handles the frames that come out.
+Status Conversation::unpack(uint32_t request, ByteView packed, std::shared_ptr<Slab> slab,
+                            const ReadHandler& handler) {
+  const auto damaged = [&] { return broken(Errc::kProtocol, "packed file content is damaged"); };
+  // Exactly one frame, whose header states a size within the bound: no more is ever written. The
+  // window needs no bound of its own, since a frame that is unpacked in one go has the slab as its
+  // window.
+  const unsigned long long size_bytes = ZSTD_getFrameContentSize(packed.data(), packed.size());
+  if (size_bytes == ZSTD_CONTENTSIZE_UNKNOWN || size_bytes == ZSTD_CONTENTSIZE_ERROR ||
+      size_bytes == 0 || size_bytes > kMaxPackedBytes ||
+      ZSTD_findFrameCompressedSize(packed.data(), packed.size()) != packed.size()) {
+    return damaged();
+  }
+  if (unpacker_ == nullptr) unpacker_.reset(ZSTD_createDCtx());
+  CHECK(unpacker_ != nullptr);
+  const size_t unpacked = ZSTD_decompressDCtx(unpacker_.get(), slab->bytes.data(),
+                                              slab->bytes.size(), packed.data(), packed.size());
+  if (ZSTD_isError(unpacked) != 0 || unpacked != size_bytes) return damaged();
+  const SlabRef content = std::move(slab);
+  wire::Deframer frames(kMaxPackedBytes);
+  frames.feed(ByteView(content->bytes).first(unpacked));
+  while (true) {
+    const Result<std::optional<wire::Frame>> next = frames.next();
+    if (!next) return broken(Errc::kProtocol, next.error().message);
+    const std::optional<wire::Frame>& frame = *next;
+    if (!frame) break;
+    const wire::FrameHeader& header = frame->header;
+    if (header.request != request || (header.type != Type::kData && header.type != Type::kItem)) {
+      return broken(Errc::kProtocol, "packed is what may not be");
+    }
+    if (const Status handled = on_read(*frame, content, handler); !handled) return handled;
+  }
+  if (!frames.at_border()) return damaged();
+  return {};
 }
 
 Status Conversation::keep_alive() {

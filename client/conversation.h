@@ -3,7 +3,9 @@
 // Two ways to use it. Control requests are calls: send, wait, get the joined payload; several may
 // be sent before the first is waited for. File content comes through turn(): DATA pieces are handed
 // to a handler as views into shared receive buffers ("slabs"), so that writer threads can take them
-// without a copy. The slabs are few and fixed: when writers fall behind, receiving stops.
+// without a copy. The slabs are few and fixed: when writers fall behind, receiving stops. What
+// comes PACKED is unpacked into slabs of another kind, as few and as fixed. Replies to control
+// requests may come in between: poll_reply() picks them up without waiting.
 //
 // One thread, except wake().
 #pragma once
@@ -26,6 +28,8 @@
 #include "core/io/stream.h"
 #include "core/wire/frame.h"
 #include "core/wire/message.h"
+
+struct ZSTD_DCtx_s;
 
 namespace superlifter::client {
 
@@ -97,9 +101,12 @@ class Conversation {
   // `most_bytes`: a longer reply breaks the protocol.
   uint32_t send_tree(const wire::TreeRequest& request, uint64_t most_bytes);
   uint32_t send_digests(const wire::DigestsRequest& request);
+  uint32_t send_signature(const wire::SignatureRequest& request, uint64_t most_bytes);
   // Waits for the request's end: the joined payloads of its reply frames. An ERROR for it comes
   // back as Error with the code's Errc; error_argument() is what came with it.
   [[nodiscard]] Result<Bytes> wait(uint32_t request);
+  // The same if the request has ended already, else nothing. Receives nothing: turn() does.
+  [[nodiscard]] std::optional<Result<Bytes>> poll_reply(uint32_t request);
   uint64_t error_argument() const { return error_argument_; }
 
   // --- File content ---
@@ -110,7 +117,7 @@ class Conversation {
   // The READ has ended: its id may no longer get frames.
   void end_read(uint32_t request) { reads_.erase(request); }
   // Nobody waits for the READs in flight any more: what still comes for them is dropped.
-  void abandon_reads() { abandoned_.merge(reads_); }
+  void abandon_reads();
 
   // Sends a PING when nothing was sent for a while; to be called now and then by who is busy.
   [[nodiscard]] Status keep_alive();
@@ -142,7 +149,12 @@ class Conversation {
   std::unexpected<Error> not_superlifter() const;
   Status on_frame(const wire::Frame& frame, const ReadHandler& handler);
   Status on_reply(const wire::Frame& frame);
-  Status on_read(const wire::Frame& frame, const ReadHandler& handler);
+  Status on_read(const wire::Frame& frame, const SlabRef& slab, const ReadHandler& handler);
+  Status on_packed(const wire::Frame& frame, const ReadHandler& handler);
+  Status unpack(uint32_t request, ByteView packed, std::shared_ptr<Slab> slab,
+                const ReadHandler& handler);
+  Status unpack_waiting(const ReadHandler& handler);
+  Result<Bytes> take_reply(std::map<uint32_t, Pending>::iterator found);
   Status on_hello(const wire::Frame& frame);
   bool awaits_reply() const;
   bool is_stopped() const { return options_.stop != nullptr && options_.stop->load(); }
@@ -155,15 +167,23 @@ class Conversation {
   std::shared_ptr<SlabPool> slabs_;
   std::shared_ptr<Slab> slab_;  // Being filled.
   size_t slab_used_ = 0;
+  std::shared_ptr<SlabPool> unpacked_slabs_;
+  std::unique_ptr<ZSTD_DCtx_s, void (*)(ZSTD_DCtx_s*)> unpacker_;
+  // A PACKED that waits for a slab; the frames behind it wait too.
+  struct WaitingPacked {
+    uint32_t request = 0;
+    Bytes bytes;
+  };
+  std::unique_ptr<WaitingPacked> waiting_packed_;
   wire::Deframer deframer_;
   bool hello_done_ = false;
   uint32_t retry_after_ms_ = 0;
   std::string motd_;
   uint32_t last_id_ = 0;
   std::map<uint32_t, Pending> pending_;
-  std::set<uint32_t> reads_;      // READs in flight.
-  std::set<uint32_t> abandoned_;  // READs that may still get frames, which nobody wants.
-  bool has_unread_ = false;       // A handler's failure left frames in the deframer.
+  std::map<uint32_t, bool> reads_;  // READs in flight, and whether answers may be packed.
+  std::set<uint32_t> abandoned_;    // READs that may still get frames, which nobody wants.
+  bool has_unread_ = false;  // A failure, or a PACKED that waits, left frames in the deframer.
   uint64_t error_argument_ = 0;
   uint64_t last_received_ms_ = 0;
   uint64_t last_sent_ms_ = 0;

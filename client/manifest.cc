@@ -11,6 +11,7 @@
 #include "core/base/coding.h"
 #include "core/base/escape.h"
 #include "core/base/limits.h"
+#include "core/delta/block_length.h"
 #include "core/wire/codec.h"
 
 namespace superlifter::client {
@@ -92,7 +93,8 @@ Result<OpenedModule> open_module(Conversation& conversation, const std::string& 
                    .group = std::string(opened->group)},
       .totals = {.entries = opened->entries, .files = opened->files, .bytes = opened->bytes},
       .nodes = opened->nodes,
-      .nodes_bytes = opened->nodes_bytes};
+      .nodes_bytes = opened->nodes_bytes,
+      .signature_level = delta::is_level(opened->signature_level) ? opened->signature_level : 0U};
   if (const Status fits = check_size(out, module, max_entries); !fits) {
     return std::unexpected(fits.error());
   }

@@ -38,6 +38,7 @@ struct OpenedModule {
   tree::Totals totals;
   uint32_t nodes = 0;
   uint64_t nodes_bytes = 0;
+  unsigned signature_level = 0;  // Finest that the server keeps; 0: none.
 };
 
 // Opens a module and checks that what it states can be held: kLimit names the numbers. kNotFound,

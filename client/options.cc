@@ -51,8 +51,9 @@ a directory and all that is in it. What is excluded is also safe from --delete.
 
 DEST comes to hold what SRC names, with no extra level: pulling
 host/debian/dists into /srv/d makes /srv/d/stable, not /srv/d/dists/stable.
-Nothing in DEST is changed before its replacement is complete and verified; a
-run that was cut short is resumed by the next one. Modes, times to the
+Nothing in DEST is changed before its replacement is complete and verified (but
+see --inplace); a run that was cut short is resumed by the next one. Of a file
+that changed, only what differs is fetched. Modes, times to the
 nanosecond, symlinks and hard links are always kept.
 
 Exit codes, as rsync's:
@@ -87,7 +88,7 @@ struct Hint {
   std::string_view option;
   std::string_view text;
 };
-constexpr std::array<Hint, 28> kHints = {{
+constexpr std::array<Hint, 27> kHints = {{
     {"-a", "not needed: modes, times, symlinks and hard links are always kept"},
     {"--archive", "not needed: modes, times, symlinks and hard links are always kept"},
     {"-r", "not needed: a pull always takes the whole tree"},
@@ -110,9 +111,8 @@ constexpr std::array<Hint, 28> kHints = {{
     {"--dryrun", "use -n or --dry-run"},
     {"--delete-after", "use --delete (deletions always come last)"},
     {"--delay-updates", "not needed: files are put in place when they are complete and verified"},
-    {"--inplace", "not in this version: files are built aside and renamed into place"},
-    {"-z", "not in this version"},
-    {"--compress", "not in this version"},
+    {"--fuzzy", "not needed: a file with a similar name is always made use of"},
+    {"-y", "not needed: a file with a similar name is always made use of"},
     {"--rsh", "not in this version: TCP is the only transport"},
     {"-e", "not in this version: TCP is the only transport"},
     {"--connect", "not in this version: TCP is the only transport"},
@@ -417,7 +417,6 @@ struct PullTexts {
   const CLI::Option* exclude = nullptr;
   bool progress = false;
   bool quiet = false;
-  bool whole_file = false;
 };
 
 void offer_pull(Arguments& arguments, PullTexts& texts, PullOptions& out) {
@@ -450,12 +449,24 @@ void offer_pull(Arguments& arguments, PullTexts& texts, PullOptions& out) {
             "owners: true")
       ->group("What to do");
   arguments
-      .flag("-W,--whole-file", texts.whole_file,
-            "transfer changed files whole; in this version that is always done")
+      .flag("-W,--whole-file", out.whole_file,
+            "fetch changed files whole, with no use of what is here: on a fast network "
+            "with a slow disk that can be quicker")
+      ->group("What to do");
+  arguments
+      .flag("--inplace", out.in_place,
+            "change files where they stand, for files too large to hold twice. An "
+            "interrupted --inplace leaves a file that is neither old nor new; the next "
+            "pull repairs it. Files with several hard links are still built aside")
       ->group("What to do");
 }
 
-void offer_pull_costs_and_output(Arguments& arguments, PullTexts& texts) {
+void offer_pull_costs_and_output(Arguments& arguments, PullTexts& texts, PullOptions& out) {
+  arguments
+      .flag("-z,--compress", out.compress,
+            "let the server compress whole files too; what changed in a file that is "
+            "here is compressed in any case")
+      ->group("Resources");
   arguments
       .option("--bwlimit", texts.rate, " RATE",
               "receive at most so many bytes per second: 500000, 512KiB, 1.5MiB "
@@ -506,7 +517,7 @@ std::optional<Command> parse_pull(Arguments& arguments, const std::vector<std::s
   PullOptions out;
   PullTexts texts;
   offer_pull(arguments, texts, out);
-  offer_pull_costs_and_output(arguments, texts);
+  offer_pull_costs_and_output(arguments, texts, out);
   arguments.footer(kPullFooter);
   arguments.parse(given);
   if (arguments.help() || arguments.failed()) return std::nullopt;

@@ -1,8 +1,8 @@
 // The command line of superlifter, as plain structs. parse_command_line prints nothing and ends
 // nothing: main.cc writes the texts and returns the code, and tests read them.
 //
-// An option whose feature does not exist yet is not offered: a script that relies on --inplace must
-// fail here, not find out later that it was ignored.
+// An option whose feature does not exist yet is not offered: a script that relies on it must fail
+// here, not find out later that it was ignored.
 #pragma once
 
 #include <cstdint>
@@ -47,6 +47,9 @@ struct PullOptions {
   bool delete_extra = false;  // --delete
   bool owner = false;
   bool checksum = false;
+  bool compress = false;    // Whole files too; what patches need is compressed in any case.
+  bool whole_file = false;  // No deltas.
+  bool in_place = false;    // --inplace
   Output output = Output::kAuto;
   StatsFormat stats = StatsFormat::kNone;
 };

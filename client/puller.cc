@@ -520,8 +520,13 @@ class Puller {
                             .stats = result_.stats,
                             .table = target.view,
                             .comparison = comparison,
+                            .destination_fd = target.destination_fd,
                             .first_entry = target.first_entry,
-                            .state = target.state};
+                            .state = target.state,
+                            .signature_level = options_.whole_file ? 0 : opened_.signature_level,
+                            .threads = writer_count(options_.jobs),
+                            .compress = options_.compress,
+                            .in_place = options_.in_place};
     auto done = transfer(context);
     if (!done) {
       const auto& [error, local] = done.error();

@@ -6,7 +6,8 @@
 //
 // A staged file whose digest is known beforehand is named by it ("<32 hex>-<size>.<n>") from its
 // first byte on and grows from front to back, so a killed run needs no journal: the next one finds
-// the whole ones, checks them, and continues the partial ones where they end. Everything else in
+// the whole ones, checks them, and continues the partial ones where they end. A patch that was
+// interrupted is begun again, from the basis, which is still in place. Everything else in
 // stage/ is left over and removed when the next run begins: a new name never meets an old file.
 #pragma once
 
@@ -41,6 +42,8 @@ class Staging {
 
   // A name for a new staged file; unique in this run and among the leftovers.
   std::string new_name(const hash::Xxh128& digest, uint64_t size_bytes);
+  // The same for a file that does not grow from front to back: no later run takes it for a front.
+  std::string new_patch_name() { return "patch." + std::to_string(next_number_++); }
 
   // A file that an earlier run left, whole or in part: its content is to become the one with that
   // digest and size. Each is handed out once; empty name when there is none.

@@ -37,6 +37,7 @@ std::string Stats::to_json() const {
   object["files_fetched"] = files_fetched;
   object["files_patched"] = files_patched;
   object["files_refetched"] = files_refetched;
+  object["files_mismatched"] = files_mismatched;
   object["files_moved"] = files_moved;
   object["files_deleted"] = files_deleted;
   object["bytes_total"] = bytes_total;
@@ -67,6 +68,7 @@ std::string Stats::to_text() const {
   count("  fetched", files_fetched);
   count("  patched", files_patched);
   count("  fetched again", files_refetched);
+  count("  rebuilt in vain", files_mismatched);
   count("  moved", files_moved);
   count("  stale", stale);
   count("Deleted here", files_deleted);
@@ -92,10 +94,12 @@ std::string Stats::summary() const {
     if (value > 0) out += fmt::format(", {} {}", human_count(value), what);
   };
   add(files_patched, "patched");
+  add(files_mismatched, "rebuilt in vain and fetched whole");
   add(files_moved, "moved");
   add(files_deleted, "deleted");
   add(files_refetched, "fetched again");
   add(stale, "stale");
+  if (bytes_matched > 0) out += fmt::format("; {} found here", human_bytes(bytes_matched));
   out += fmt::format("; received {} in {} ({})", human_bytes(bytes_received),
                      elapsed_text(elapsed_s), average_rate(bytes_received, elapsed_s));
   return out;

@@ -1,11 +1,13 @@
 #include "client/transfer.h"
 
 #include <algorithm>
-#include <cstring>
+#include <memory>
 #include <optional>
 #include <set>
-#include <unordered_map>
 
+#include "client/basis.h"
+#include "client/moved.h"
+#include "client/patcher.h"
 #include "core/base/escape.h"
 #include "core/base/limits.h"
 
@@ -19,6 +21,10 @@ constexpr size_t kRequestItems = 512;         // In one READ.
 constexpr uint64_t kRequestBytes = 8 * kMiB;  // Stop adding to one READ beyond this.
 constexpr size_t kRequestsInFlight = 16;
 constexpr uint64_t kBytesInFlight = 32 * kMiB;
+// The same while sums are awaited: what 1 Gbit/s carries in 30 ms.
+constexpr uint64_t kBytesBesideSums = 4 * kMiB;
+constexpr uint64_t kRequestBytesBesideSums = kMiB;
+constexpr size_t kBasesInTurn = 1024;  // Looked for before the network has its turn again.
 constexpr int kTurnMs = 100;
 // Begun and not yet in place. Twice a committer's batch, so that one fills while one is published;
 // each costs some hundred bytes.
@@ -27,27 +33,21 @@ constexpr uint64_t kJobsAhead = 8192;
 // them, or the server takes us for dead.
 constexpr uint64_t kLocalBytesAhead = 64 * kMiB;
 
-struct DigestHash {
-  size_t operator()(const hash::Xxh128& digest) const {
-    size_t value = 0;
-    std::memcpy(&value, digest.bytes.data(), sizeof(value));
-    return value;
-  }
-};
-
 class Transfer {
  public:
-  explicit Transfer(TransferContext& context) : context_(context) {}
+  explicit Transfer(TransferContext& context)
+      : context_(context), signature_bytes_before_(context.stats.bytes_signature) {}
 
   std::expected<TransferResult, std::pair<Error, bool>> run() {
     plan();
     const auto handler = [this](const Conversation::ReadEvent& event) { return on_event(event); };
     while (outstanding_ > 0) {
+      Status turned = advance_patcher();
       request();
       context_.applier.flush();
       // Nothing on its way: what is finished need not wait for a fuller batch.
       if (flights_.empty() || local_bytes_ >= kLocalBytesAhead) context_.applier.commit_now();
-      Status turned = context_.conversation.turn(handler, kTurnMs);
+      if (turned) turned = context_.conversation.turn(handler, has_more_bases() ? 0 : kTurnMs);
       context_.applier.flush();
       for (Applier::Outcome& outcome : context_.applier.take_outcomes()) {
         on_outcome(outcome);
@@ -68,15 +68,27 @@ class Transfer {
  private:
   struct Wanted {
     uint32_t entry = 0;
-    bool again = false;  // The first copy did not have its digest.
+    bool again = false;      // The first copy did not have its digest.
+    bool is_update = false;  // Of a file that is here: literal as a whole, and packed as literals.
   };
+  // What one item of a READ brings: a whole file (or the rest of it), or a literal of a patch.
   struct Item {
     uint32_t job = 0;
-    uint32_t entry = 0;
+    uint64_t offset = 0;    // In the file, of the next byte to come.
     uint64_t bytes = 0;     // Asked for,
     uint64_t received = 0;  // and come so far.
-    bool ended = false;     // All its bytes came (or it failed before).
+    bool is_literal = false;
+    bool ended = false;  // All its bytes came (or it failed before).
     bool decided = false;
+  };
+  // A patch whose literals are on their way, or wait to be asked for.
+  struct Patch {
+    uint32_t entry = 0;
+    std::vector<delta::Range> literals;
+    size_t next = 0;       // First literal that was not asked for.
+    size_t unended = 0;    // Literals that have not come.
+    size_t undecided = 0;  // Literals without a status.
+    Code status = Code::kOk;
   };
   struct Flight {  // One READ.
     std::vector<Item> items;
@@ -86,13 +98,18 @@ class Transfer {
   };
 
   void plan() {
-    moved_ = find_moved();
+    moved_.emplace(MovedFiles::Options{.destination_fd = context_.destination_fd,
+                                       .comparison = &context_.comparison,
+                                       .state = context_.state,
+                                       .table = context_.table});
     for (uint32_t entry = 0; entry < context_.table.count(); ++entry) {
       const Action action = context_.comparison.actions[entry];
       const hash::Xxh128& digest = context_.comparison.xxh[entry];
       if (action == Action::kFetch) {
-        if (digest.known() && moved_.contains(digest)) {
+        if (!moved_->path_of(entry).empty()) {
           locals_.push_back(entry);
+        } else if (may_patch(entry)) {
+          candidates_.push_back(entry);
         } else {
           queue_.push_back({.entry = entry});
         }
@@ -118,7 +135,7 @@ class Transfer {
     job.check_only = action == Action::kCheck;
     if (!job.check_only) {
       job.copy_from =
-          action == Action::kFetch ? moved_.find(job.digest)->second : context_.table.path(entry);
+          action == Action::kFetch ? moved_->path_of(entry) : context_.table.path(entry);
       job.stage_name =
           context_.staging.new_name(job.digest, context_.table.record(entry).size_bytes);
     }
@@ -131,45 +148,176 @@ class Transfer {
     context_.applier.run_local(std::move(job));
   }
 
-  // Content that DEST had under another name at the last pull: digest -> path.
-  std::unordered_map<hash::Xxh128, std::string, DigestHash> find_moved() {
-    std::unordered_map<hash::Xxh128, std::string, DigestHash> found;
-    if (context_.state == nullptr) return found;
-    for (uint32_t entry = 0; entry < context_.table.count(); ++entry) {
-      const hash::Xxh128& digest = context_.comparison.xxh[entry];
-      const bool wanted = context_.comparison.actions[entry] == Action::kFetch && digest.known() &&
-                          context_.table.record(entry).size_bytes > 0;
-      if (wanted) found.try_emplace(digest);
-    }
-    if (found.empty()) return found;
-    const catalog::Catalog& state = *context_.state;
-    for (uint32_t entry = 0; entry < state.table().count(); ++entry) {
-      if (!state.local()[entry].known() || !state.table().record(entry).is_file()) continue;
-      const auto wanted = found.find(state.xxh()[entry]);
-      if (wanted != found.end() && wanted->second.empty())
-        wanted->second = state.table().path(entry);
-    }
-    std::erase_if(found, [](const auto& item) { return item.second.empty(); });
-    return found;
+  // --- Patches ---
+
+  bool may_patch(uint32_t entry) const {
+    return context_.signature_level != 0 && context_.comparison.xxh[entry].known() &&
+           context_.table.record(entry).size_bytes > 0;
   }
 
-  // Starts what there is room for: local jobs, and READs from the queue.
+  void begin_patcher() {
+    if (patcher_ != nullptr || candidates_.empty()) return;
+    bases_.emplace(context_.destination_fd, context_.table, context_.comparison.actions);
+    patcher_ = std::make_unique<Patcher>(PatcherOptions{.destination_fd = context_.destination_fd,
+                                                        .table = context_.table,
+                                                        .first_entry = context_.first_entry,
+                                                        .signature_level = context_.signature_level,
+                                                        .threads = context_.threads},
+                                         context_.conversation);
+  }
+
+  bool has_more_bases() const {
+    return next_candidate_ < candidates_.size() && patcher_ != nullptr && patcher_->has_room();
+  }
+
+  // Sums are awaited, or will be: content must not get in their way.
+  bool is_matching() const {
+    return patcher_ != nullptr && (patcher_->size() > 0 || next_candidate_ < candidates_.size());
+  }
+
+  Status advance_patcher() {
+    begin_patcher();
+    if (patcher_ == nullptr) return {};
+    for (size_t i = 0; i < kBasesInTurn && has_more_bases(); ++i) {
+      const uint32_t entry = candidates_[next_candidate_++];
+      std::optional<Basis> basis = bases_->find(entry);
+      if (basis && context_.table.record(entry).size_bytes >= delta::kLeastSignedBytes) {
+        patcher_->add(entry, std::move(basis->path), basis->size_bytes);
+      } else {
+        queue_.push_back({.entry = entry, .is_update = basis.has_value()});
+      }
+    }
+    const Status advanced = patcher_->advance();
+    context_.stats.bytes_signature = signature_bytes_before_ + patcher_->sum_bytes();
+    for (Patcher::Planned& planned : patcher_->take_plans()) {
+      if (planned.plan == nullptr) {
+        queue_.push_back({.entry = planned.entry, .is_update = true});
+      } else {
+        plans_.push_back(std::move(planned));
+      }
+    }
+    return advanced;
+  }
+
+  // Begins the patch that is next; its literals wait to be asked for.
+  void begin_patch(Patcher::Planned planned) {
+    Applier::Job job;
+    job.entry = planned.entry;
+    job.digest = context_.comparison.xxh[planned.entry];
+    job.stage_name = context_.staging.new_patch_name();
+    job.plan = std::move(planned.plan);
+    const bool is_same_path = planned.basis == context_.table.path(planned.entry);
+    job.basis = std::move(planned.basis);
+    if (context_.in_place && is_same_path) {
+      job.in_place = true;
+      job.in_place_plan =
+          std::make_shared<const delta::InPlacePlan>(delta::order_in_place(*job.plan));
+      job.plan = std::shared_ptr<const delta::Plan>(job.in_place_plan, &job.in_place_plan->plan);
+    }
+    context_.progress.set_current(context_.table.name(planned.entry));
+    context_.progress.skip(job.plan->copied_bytes(), 0);
+    Patch patch;
+    patch.entry = planned.entry;
+    patch.literals = job.plan->literals();
+    if (patch.literals.empty()) return run_local(std::move(job));
+    ++begun_;
+    patch.unended = patch.undecided = patch.literals.size();
+    const uint32_t number = context_.applier.begin(std::move(job));
+    patches_.emplace(number, std::move(patch));
+    unasked_.push_back(number);
+  }
+
+  // Asks for literals, of as many patches as there is room for.
+  void request_literals() {
+    while (has_room() && (!unasked_.empty() || !plans_.empty())) {
+      Flight flight;
+      wire::ReadRequest read;
+      read.may_pack = true;
+      while (flight.items.size() < kRequestItems && flight.bytes < request_bytes()) {
+        if (unasked_.empty()) {
+          if (plans_.empty() || begun_ >= kJobsAhead) break;
+          begin_patch(std::move(plans_.front()));
+          plans_.pop_front();
+          continue;
+        }
+        const uint32_t job = unasked_.front();
+        Patch& patch = patches_.at(job);
+        const delta::Range& literal = patch.literals[patch.next++];
+        read.items.push_back({.entry = context_.first_entry + patch.entry,
+                              .offset = literal.offset,
+                              .length_bytes = literal.length_bytes});
+        flight.items.push_back({.job = job,
+                                .offset = literal.offset,
+                                .bytes = literal.length_bytes,
+                                .is_literal = true});
+        flight.bytes += literal.length_bytes;
+        if (patch.next == patch.literals.size()) {
+          patch.literals = {};
+          unasked_.pop_front();
+        }
+      }
+      send(std::move(flight), read);
+    }
+  }
+
+  void on_literal(const Item& item, const Conversation::ReadEvent& event) {
+    Patch& patch = patches_.at(item.job);
+    const bool ends = event.ends_item && patch.unended == 1;
+    if (patch.status != Code::kOk) return;
+    context_.applier.write(item.job, event.slab, event.bytes, item.offset, ends);
+  }
+
+  // A literal's status; the patch has its own when all have.
+  void on_literal_decided(uint32_t job, Code status) {
+    const auto found = patches_.find(job);
+    Patch& patch = found->second;
+    if (patch.status == Code::kOk) patch.status = status;
+    if (--patch.undecided > 0) return;
+    context_.applier.decide(job, patch.status);
+    patches_.erase(found);
+  }
+
+  // --- Requests ---
+
+  bool has_room() const {
+    return flights_.size() < kRequestsInFlight &&
+           bytes_in_flight_ < (is_matching() ? kBytesBesideSums : kBytesInFlight) &&
+           begun_ < kJobsAhead;
+  }
+
+  uint64_t request_bytes() const { return is_matching() ? kRequestBytesBesideSums : kRequestBytes; }
+
+  // Starts what there is room for: local jobs, and READs.
   void request() {
     while (next_local_ < locals_.size() && begun_ < kJobsAhead && local_bytes_ < kLocalBytesAhead) {
       start_local(locals_[next_local_++]);
     }
-    while (next_ < queue_.size() && flights_.size() < kRequestsInFlight &&
-           bytes_in_flight_ < kBytesInFlight && begun_ < kJobsAhead) {
+    request_literals();
+    while (next_ < queue_.size() && has_room()) {
+      // A large file would hold up the sums behind it.
+      const auto is_held_up = [&] {
+        return is_matching() &&
+               context_.table.record(queue_[next_].entry).size_bytes > kRequestBytesBesideSums;
+      };
+      if (is_held_up()) break;
       Flight flight;
       wire::ReadRequest read;
+      read.may_pack = may_pack(queue_[next_]);
       while (next_ < queue_.size() && flight.items.size() < kRequestItems &&
-             flight.bytes < kRequestBytes && begun_ < kJobsAhead) {
+             flight.bytes < request_bytes() && begun_ < kJobsAhead && !is_held_up() &&
+             may_pack(queue_[next_]) == read.may_pack) {
         start(queue_[next_++], flight, read);
       }
-      if (flight.items.empty()) continue;
-      bytes_in_flight_ += flight.bytes;
-      flights_.emplace(context_.conversation.send_read(read), std::move(flight));
+      send(std::move(flight), read);
     }
+  }
+
+  bool may_pack(const Wanted& wanted) const { return context_.compress || wanted.is_update; }
+
+  void send(Flight flight, const wire::ReadRequest& read) {
+    if (flight.items.empty()) return;
+    bytes_in_flight_ += flight.bytes;
+    flights_.emplace(context_.conversation.send_read(read), std::move(flight));
   }
 
   void start(const Wanted& wanted, Flight& flight, wire::ReadRequest& read) {
@@ -190,11 +338,12 @@ class Transfer {
       if (record.size_bytes > 0) return run_local(std::move(job));
       ++begun_;
       const uint32_t number = context_.applier.begin(std::move(job));
-      context_.applier.write(number, nullptr, {}, true);
+      context_.applier.write(number, nullptr, {}, 0, true);
       return context_.applier.decide(number, Code::kOk);
     }
+    job.in_place = context_.in_place && leftover.name.empty();
     Item item;
-    item.entry = wanted.entry;
+    item.offset = job.staged_bytes;
     item.bytes = record.size_bytes - job.staged_bytes;
     read.items.push_back({.entry = context_.first_entry + wanted.entry,
                           .offset = job.staged_bytes,
@@ -220,19 +369,26 @@ class Transfer {
     if (event.is_item_status) {
       if (event.status == Code::kOk && !item.ended)
         return broken("an item that is OK before its end");
-      if (!item.ended) ++flight.cursor;
-      item.ended = true;
+      if (!item.ended) end_item(flight, item);
     } else {
       item.received += event.bytes.size();
       if (item.received > item.bytes) return broken("more bytes of a file than were asked for");
-      context_.applier.write(item.job, event.slab, event.bytes, event.ends_item);
+      if (item.is_literal) {
+        on_literal(item, event);
+      } else {
+        context_.applier.write(item.job, event.slab, event.bytes, item.offset, event.ends_item);
+      }
+      item.offset += event.bytes.size();
       context_.stats.bytes_literal += event.bytes.size();
       context_.progress.add(event.bytes.size(), 0);
-      item.ended = event.ends_item;
-      if (item.ended) ++flight.cursor;
+      if (event.ends_item) end_item(flight, item);
     }
     if (event.decided) {
-      context_.applier.decide(item.job, event.status);
+      if (item.is_literal) {
+        on_literal_decided(item.job, event.status);
+      } else {
+        context_.applier.decide(item.job, event.status);
+      }
       item.decided = true;
       ++flight.decided;
     }
@@ -244,6 +400,12 @@ class Transfer {
     return {};
   }
 
+  void end_item(Flight& flight, Item& item) {
+    item.ended = true;
+    ++flight.cursor;
+    if (item.is_literal) --patches_.at(item.job).unended;
+  }
+
   void on_outcome(Applier::Outcome& outcome) {
     Comparison& comparison = context_.comparison;
     const uint32_t entry = outcome.entry;
@@ -251,10 +413,20 @@ class Transfer {
     if (outcome.from_local) local_bytes_ -= context_.table.record(entry).size_bytes;
     using Kind = Applier::Outcome::Kind;
     if (outcome.kind == Kind::kMismatch) {
+      if (outcome.is_patch) {
+        // Sums agreed by chance, or the basis changed meanwhile: whole, then.
+        ++context_.stats.files_mismatched;
+        queue_.push_back({.entry = entry, .again = true, .is_update = true});
+        return;
+      }
       if (outcome.from_local) {
         // A local file was not what it was taken for. No harm: fetch it.
         comparison.actions[entry] = Action::kFetch;
-        queue_.push_back({.entry = entry});
+        if (may_patch(entry)) {
+          candidates_.push_back(entry);
+        } else {
+          queue_.push_back({.entry = entry});
+        }
         return;
       }
       const bool first_time = refetched_.insert(entry).second;
@@ -276,6 +448,9 @@ class Transfer {
         if (outcome.checked_only) {
           ++context_.stats.files_unchanged;
           context_.progress.skip(context_.table.record(entry).size_bytes, 0);
+        } else if (outcome.is_patch) {
+          ++context_.stats.files_patched;
+          context_.stats.bytes_matched += outcome.copied_bytes;
         } else if (outcome.from_local && comparison.actions[entry] != Action::kFetch) {
           ++context_.stats.files_unchanged;
         } else if (outcome.from_local) {
@@ -302,12 +477,20 @@ class Transfer {
 
   TransferContext& context_;
   TransferResult result_;
-  std::vector<Wanted> queue_;     // Files to fetch; grows by what has to be fetched (again).
-  size_t next_ = 0;               // First of queue_ that was not asked for.
-  std::vector<uint32_t> locals_;  // Entries that need no network, if all goes well.
-  size_t next_local_ = 0;         // First of locals_ that the applier was not given.
-  uint64_t local_bytes_ = 0;      // Of local jobs that the applier has.
-  std::unordered_map<hash::Xxh128, std::string, DigestHash> moved_;  // See find_moved().
+  std::vector<Wanted> queue_;         // Files to fetch; grows by what has to be fetched (again).
+  size_t next_ = 0;                   // First of queue_ that was not asked for.
+  std::vector<uint32_t> candidates_;  // Files that may have a basis.
+  size_t next_candidate_ = 0;         // First of candidates_ that none was looked for.
+  std::optional<BasisFinder> bases_;
+  std::unique_ptr<Patcher> patcher_;    // When there are candidates.
+  uint64_t signature_bytes_before_;     // Of earlier passes.
+  std::deque<Patcher::Planned> plans_;  // Of patches that have not begun.
+  std::map<uint32_t, Patch> patches_;   // By job.
+  std::deque<uint32_t> unasked_;        // Jobs of patches with literals to ask for.
+  std::vector<uint32_t> locals_;        // Entries that need no network, if all goes well.
+  size_t next_local_ = 0;               // First of locals_ that the applier was not given.
+  uint64_t local_bytes_ = 0;            // Of local jobs that the applier has.
+  std::optional<MovedFiles> moved_;
   std::map<uint32_t, Flight> flights_;
   uint64_t bytes_in_flight_ = 0;
   uint64_t begun_ = 0;        // Jobs that the applier has.

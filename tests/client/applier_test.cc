@@ -7,13 +7,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <condition_variable>
 #include <filesystem>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "tests/client/applier_bench.h"
 #include "tests/support/as_nobody.h"
 #include "tests/support/target_tree.h"
 #include "tests/support/temp_tree.h"
@@ -25,107 +24,8 @@ using tests::TargetTree;
 using tests::TempTree;
 using tree::kRoot;
 using wire::Code;
+using Bench = ApplierBench;
 using Kind = Applier::Outcome::Kind;
-
-// An applier with a destination. The files that it applies live in the target tree.
-class Bench {
- public:
-  explicit Bench(TargetTree& tree, bool delete_extra = false) : tree_(tree) {
-    umask(0);  // As the program does.
-    start(delete_extra);
-  }
-
-  // The next run on the same destination.
-  void restart(bool delete_extra = false) {
-    applier.reset();
-    staging.reset();
-    start(delete_extra);
-  }
-
-  Applier::Job job(uint32_t entry) {
-    Applier::Job out;
-    out.entry = entry;
-    out.digest = tree_.digest(entry);
-    out.stage_name = staging->new_name(out.digest, tree_.view().record(entry).size_bytes);
-    return out;
-  }
-  // A whole transfer of `content` in pieces of `step` bytes.
-  void feed(Applier::Job what, std::string_view content, size_t step, Code status = Code::kOk) {
-    const uint32_t number = applier->begin(std::move(what));
-    size_t at = 0;
-    do {
-      const size_t part = std::min(step, content.size() - at);
-      auto slab = std::make_shared<Slab>();
-      slab->bytes.assign(content.begin() + static_cast<ptrdiff_t>(at),
-                         content.begin() + static_cast<ptrdiff_t>(at + part));
-      const ByteView bytes(slab->bytes);
-      at += part;
-      applier->write(number, std::move(slab), bytes, at == content.size());
-    } while (at < content.size());
-    applier->decide(number, status);
-  }
-  std::vector<Applier::Outcome> outcomes(size_t count) {
-    applier->flush();
-    std::vector<Applier::Outcome> all;
-    while (all.size() < count) {
-      applier->commit_now();
-      std::unique_lock lock(mutex_);
-      changed_.wait_for(lock, std::chrono::milliseconds(20), [&] { return posted_; });
-      posted_ = false;
-      lock.unlock();
-      for (Applier::Outcome& outcome : applier->take_outcomes()) {
-        all.push_back(std::move(outcome));
-      }
-    }
-    return all;
-  }
-  Applier::Outcome outcome() { return outcomes(1).front(); }
-  bool stage_is_empty() const { return std::filesystem::is_empty(dest.path(".superlifter/stage")); }
-  struct stat stat_of(std::string_view path) const {
-    struct stat stat{};
-    EXPECT_EQ(lstat(dest.path(path).c_str(), &stat), 0) << path;
-    return stat;
-  }
-
-  TempTree dest;
-  std::unique_ptr<Staging> staging;
-  std::unique_ptr<Applier> applier;
-
- private:
-  void start(bool delete_extra) {
-    Result<Staging> opened = Staging::open(dest.fd());
-    CHECK(opened.has_value());
-    staging = std::make_unique<Staging>(std::move(*opened));
-    applier = std::make_unique<Applier>(ApplierOptions{.destination_fd = dest.fd(),
-                                                       .table = tree_.view(),
-                                                       .writers = 2,
-                                                       .owner = false,
-                                                       .delete_extra = delete_extra,
-                                                       .on_outcome =
-                                                           [this] {
-                                                             const std::lock_guard lock(mutex_);
-                                                             posted_ = true;
-                                                             changed_.notify_one();
-                                                           }},
-                                        *staging);
-  }
-
-  TargetTree& tree_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool posted_ = false;  // Guarded by mutex_.
-};
-
-// root: d/ (f), with that content.
-struct OneFile {
-  explicit OneFile(std::string_view content, uint16_t mode = 0640) {
-    const uint32_t directory = tree.directory(kRoot, "d");
-    file = tree.file(directory, "f", content, mode);
-    tree.finish();
-  }
-  TargetTree tree;
-  uint32_t file = 0;
-};
 
 TEST(Applier, WholeFileGetsContentModeAndTime) {
   for (const uint16_t mode : {uint16_t{0640}, uint16_t{0444}, uint16_t{0}, uint16_t{06755}}) {
@@ -259,7 +159,7 @@ TEST(Applier, HalfAFileIsResumedByTheNextRun) {
     slab->bytes = {'0', '1', '2', '3'};
     const ByteView bytes(slab->bytes);
     const std::weak_ptr<Slab> watched = slab;
-    bench.applier->write(number, std::move(slab), bytes, false);
+    bench.applier->write(number, std::move(slab), bytes, 0, false);
     bench.applier->flush();
     while (!watched.expired()) {
       std::this_thread::yield();  // Until a writer has written it.

@@ -57,6 +57,7 @@ TEST(Options, PullHasDefaults) {
   EXPECT_EQ(options.bandwidth_bytes_per_s, 0U);
   EXPECT_EQ(options.jobs, 0U);
   EXPECT_FALSE(options.dry_run || options.delete_extra || options.owner || options.checksum);
+  EXPECT_FALSE(options.whole_file || options.in_place || options.compress);
   EXPECT_TRUE(options.filter.empty());
   EXPECT_EQ(options.output, Output::kAuto);
   EXPECT_EQ(options.stats, StatsFormat::kNone);
@@ -64,11 +65,28 @@ TEST(Options, PullHasDefaults) {
 }
 
 TEST(Options, PullTakesEverything) {
-  const PullOptions options =
-      pull({"pull", "-n", "--delete", "--bwlimit", "1.5MiB", "--jobs=8", "--whole-file", "--owner",
-            "--checksum", "--quiet", "--stats=json", "--timeout", "5", "--contimeout=0",
-            "--max-entries", "1000", "host:1/mod", "/srv/dest"});
+  const PullOptions options = pull({"pull",
+                                    "-n",
+                                    "--delete",
+                                    "--bwlimit",
+                                    "1.5MiB",
+                                    "--jobs=8",
+                                    "--whole-file",
+                                    "--owner",
+                                    "--inplace",
+                                    "-z",
+                                    "--checksum",
+                                    "--quiet",
+                                    "--stats=json",
+                                    "--timeout",
+                                    "5",
+                                    "--contimeout=0",
+                                    "--max-entries",
+                                    "1000",
+                                    "host:1/mod",
+                                    "/srv/dest"});
   EXPECT_TRUE(options.dry_run && options.delete_extra && options.owner && options.checksum);
+  EXPECT_TRUE(options.whole_file && options.in_place && options.compress);
   EXPECT_EQ(options.bandwidth_bytes_per_s, 1'572'864U);
   EXPECT_EQ(options.jobs, 8U);
   EXPECT_EQ(options.output, Output::kQuiet);
@@ -218,14 +236,14 @@ TEST(Options, BadSourceIsAUsageError) {
 }
 
 TEST(Options, WhatIsNotThereYetIsRefusedNotIgnored) {
-  for (const char* option : {"--inplace", "-z", "--compress", "--rsh=ssh", "--connect=x",
-                             "--remote-program=x", "--subsystem=x"}) {
+  for (const char* option : {"--rsh=ssh", "--connect=x", "--remote-program=x", "--subsystem=x"}) {
     EXPECT_TRUE(contains(refusal({"pull", option, "h/m", "d"}), "no option")) << option;
   }
 }
 
 TEST(Options, HabitsFromRsyncGetAHint) {
   EXPECT_TRUE(contains(refusal({"pull", "-avz", "h/m"}), "no option -a: not needed"));
+  EXPECT_TRUE(contains(refusal({"pull", "--fuzzy", "h/m"}), "no option --fuzzy: not needed"));
   EXPECT_TRUE(contains(refusal({"pull", "-nv", "h/m"}), "no option -v: there is --progress"));
   EXPECT_TRUE(contains(refusal({"pull", "--delay-updates", "h/m"}), "not needed"));
   EXPECT_TRUE(contains(refusal({"pull", "--nonsense=1", "h/m"}), "no option '--nonsense=1'"));
@@ -313,13 +331,13 @@ TEST(Options, PullHelpNamesEveryOptionAndCode) {
   const std::string help = parse({"pull", "--help"}).out;
   for (const std::string_view option :
        {"SRC [DEST]", "-n, --dry-run", "--delete", "--include PATTERN", "--exclude PATTERN",
-        "--bwlimit RATE", "--jobs N", "-W, --whole-file", "--owner", "--checksum", "--progress",
-        "-q, --quiet", "--stats[=json]", "--timeout SECS", "--contimeout SECS", "--max-entries N",
-        "-h, --help"}) {
+        "--bwlimit RATE", "--jobs N", "-W, --whole-file", "--owner", "--checksum", "--inplace",
+        "-z, --compress", "--progress", "-q, --quiet", "--stats[=json]", "--timeout SECS",
+        "--contimeout SECS", "--max-entries N", "-h, --help"}) {
     EXPECT_TRUE(contains(help, option)) << option << " in\n" << help;
   }
   for (const std::string_view missing :
-       {"--inplace", "--compress", "--rsh", "--subsystem", "--connect", "--remote-program"}) {
+       {"--fuzzy", "--rsh", "--subsystem", "--connect", "--remote-program"}) {
     EXPECT_FALSE(contains(help, missing)) << missing;
   }
   for (const std::string_view code :

@@ -264,5 +264,20 @@ TEST(RemoveTree, FileThatMayNotBeRemovedIsNamed) {
   EXPECT_TRUE(exists(tree.path("d/of-root")));
 }
 
+TEST(Staging, APatchIsNeverALeftover) {
+  TempTree dest;
+  std::string name;
+  {
+    Result<Staging> staging = Staging::open(dest.fd());
+    ASSERT_TRUE(staging);
+    name = staging->new_patch_name();
+    EXPECT_NE(name, staging->new_patch_name());
+    dest.write(".superlifter/stage/" + name, "in parts");
+  }
+  Result<Staging> staging = Staging::open(dest.fd());
+  ASSERT_TRUE(staging);
+  EXPECT_TRUE(std::filesystem::is_empty(dest.path(".superlifter/stage")));
+}
+
 }  // namespace
 }  // namespace superlifter::client

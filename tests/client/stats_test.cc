@@ -31,12 +31,13 @@ Stats sample() {
 }
 
 TEST(Stats, JsonHasTheseFieldsInThisOrder) {
-  EXPECT_EQ(sample().to_json(),
-            R"({"files_total":79001,"files_unchanged":78995,"files_fetched":3,"files_patched":0,)"
-            R"("files_refetched":1,"files_moved":2,"files_deleted":4,"bytes_total":1300000000,)"
-            R"("bytes_received":1234567,"bytes_sent":890,"bytes_manifest":12345,)"
-            R"("bytes_signature":0,"bytes_literal":1200000,"bytes_matched":0,"generation":17,)"
-            R"("root":"00ff","elapsed_s":1.235,"stale":1})");
+  EXPECT_EQ(
+      sample().to_json(),
+      R"({"files_total":79001,"files_unchanged":78995,"files_fetched":3,"files_patched":0,)"
+      R"("files_refetched":1,"files_mismatched":0,"files_moved":2,"files_deleted":4,"bytes_total":1300000000,)"
+      R"("bytes_received":1234567,"bytes_sent":890,"bytes_manifest":12345,)"
+      R"("bytes_signature":0,"bytes_literal":1200000,"bytes_matched":0,"generation":17,)"
+      R"("root":"00ff","elapsed_s":1.235,"stale":1})");
 }
 
 TEST(Stats, JsonIsOneObjectOnOneLine) {
@@ -47,7 +48,7 @@ TEST(Stats, JsonIsOneObjectOnOneLine) {
   const std::string text = stats.to_json();
   EXPECT_EQ(text.find('\n'), std::string::npos);
   const nlohmann::json object = nlohmann::json::parse(text);
-  EXPECT_EQ(object.size(), 18U);
+  EXPECT_EQ(object.size(), 19U);
   EXPECT_EQ(object["bytes_total"], std::numeric_limits<uint64_t>::max());
   EXPECT_TRUE(object["elapsed_s"].is_number());
   EXPECT_TRUE(object["generation"].is_number_unsigned());
@@ -67,6 +68,13 @@ TEST(Stats, SummaryIsOneLineAndSaysOnlyWhatHappened) {
   EXPECT_EQ(sample().summary(),
             "79,001 files, 1.21 GiB: 3 fetched, 78,995 unchanged, 2 moved, 4 deleted, 1 fetched "
             "again, 1 stale; received 1.17 MiB in 1.2 s (976 KiB/s)");
+  Stats patched = sample();
+  patched.files_patched = 4546;
+  patched.files_mismatched = 2;
+  patched.bytes_matched = 30'000'000;
+  EXPECT_NE(patched.summary().find(", 4,546 patched, 2 rebuilt in vain and fetched whole, "),
+            std::string::npos);
+  EXPECT_NE(patched.summary().find("; 28.6 MiB found here; received "), std::string::npos);
   Stats stats;
   stats.files_total = 1;
   EXPECT_EQ(stats.summary(), "1 file, 0 B: 0 fetched, 0 unchanged; received 0 B in 0.0 s (-)");

@@ -117,9 +117,9 @@ def on_a_terminal(command, columns=100, stdout=True):
     return process.returncode, (out or b"").decode(), b"".join(shown).decode(errors="replace")
 
 
-STATS_FIELDS = ("files_total files_unchanged files_fetched files_patched files_refetched files_moved "
-                "files_deleted bytes_total bytes_received bytes_sent bytes_manifest bytes_signature "
-                "bytes_literal bytes_matched generation root elapsed_s stale").split()
+STATS_FIELDS = ("files_total files_unchanged files_fetched files_patched files_refetched "
+                "files_mismatched files_moved files_deleted bytes_total bytes_received bytes_sent "
+                "bytes_manifest bytes_signature bytes_literal bytes_matched generation root elapsed_s stale").split()
 
 
 # --- The daemon --------------------------------------------------------------------------------------

@@ -177,11 +177,12 @@ def test_ranges_of_a_file(server, tree):
     content = (tree / "large").read_bytes()
     with server.client() as client:
         numbers = {path: number for number, path, _ in client.walk(client.open("m"))}
-        items = [(0, 1), (5, 100_000), (len(content) - 3, 0), (len(content) - 3, 1000), (len(content), 0),
-                 (len(content) + 9, 5)]
-        replies = client.read([(numbers[b"large"], offset, length) for offset, length in items])
-        for (offset, length), (code, got) in zip(items, replies):
-            assert code == wire.OK and got == content[offset:offset + length if length else None]
+        # Ranges of one file stand in order within a request.
+        for items in ([(0, 1), (5, 100_000), (len(content) - 3, 1000)],
+                      [(0, 70_000), (len(content) - 3, 0), (len(content), 0), (len(content) + 9, 5)]):
+            replies = client.read([(numbers[b"large"], offset, length) for offset, length in items])
+            for (offset, length), (code, got) in zip(items, replies):
+                assert code == wire.OK and got == content[offset:offset + length if length else None]
 
 
 def test_the_same_tree_has_the_same_root_everywhere(tmp_path, tree):

@@ -12,12 +12,14 @@
 #include <unistd.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -26,6 +28,7 @@
 #include "client/puller.h"
 #include "core/base/coding.h"
 #include "core/session/session.h"
+#include "tests/support/kept_signature.h"
 #include "tests/support/target_tree.h"
 #include "tests/support/temp_tree.h"
 
@@ -54,6 +57,8 @@ std::string pattern(size_t size_bytes, unsigned seed) {
   return out;
 }
 
+constexpr unsigned kSignatureLevel = 10;
+
 // A target tree as a session serves it.
 class SimGeneration final : public session::Generation {
  public:
@@ -72,9 +77,18 @@ class SimGeneration final : public session::Generation {
     Bytes packed(ZSTD_compressBound(plain.size()));
     packed.resize(ZSTD_compress(packed.data(), packed.size(), plain.data(), plain.size(), 3));
     all_ = {.file = in_memory(packed), .offset = 0, .length_bytes = packed.size()};
+    Bytes pack;
     for (const auto& [entry, content] : tree.contents()) {
       files_[entry] = in_memory(as_bytes(content));
+      if (content.size() < delta::kLeastSignedBytes) continue;
+      const delta::SignatureLayout layout(content.size(), kSignatureLevel);
+      signatures_[entry] = {.file = nullptr, .offset = pack.size(), .layout = layout};
+      const Bytes sums = tests::kept_signature(content, layout);
+      pack.insert(pack.end(), sums.begin(), sums.end());
     }
+    pack_ = in_memory(pack);
+    for (auto& [entry, signature] : signatures_)
+      signature.file = pack_;
   }
 
   const TargetTree& tree() const { return tree_; }
@@ -105,26 +119,36 @@ class SimGeneration final : public session::Generation {
     out.validators = validators(entry);
     return out;
   }
+  unsigned signature_level() const override { return kSignatureLevel; }
+  std::optional<Signature> signature(uint32_t entry) const override {
+    const auto found = signatures_.find(entry);
+    if (found == signatures_.end()) return std::nullopt;
+    return found->second;
+  }
   void report_stale(uint32_t) const override {}
 
   FileReply answer(const FileRequest& request) const {
     FileReply reply;
     reply.id = request.id;
     reply.is_regular = true;
-    if (request.kind == FileRequest::Kind::kRecheck) {
+    std::shared_ptr<OpenFile> from = request.file;
+    if (from != nullptr) {
       for (const auto& [entry, file] : files_) {
-        if (file == request.file) reply.validators = validators(entry);
+        if (file == from) reply.validators = validators(entry);
       }
-      return reply;
+    } else {
+      const auto entry = static_cast<uint32_t>(std::stoul(request.open.path));
+      from = files_.at(entry);
+      reply.validators = validators(entry);
     }
-    const auto entry = static_cast<uint32_t>(std::stoul(request.open.path));
-    reply.validators = validators(entry);
-    if (request.kind == FileRequest::Kind::kOpen) {
-      reply.file = files_.at(entry);
-      return reply;
+    if (request.kind == FileRequest::Kind::kOpen) reply.file = from;
+    for (const FileRequest::Range& range : request.ranges) {
+      const size_t at = reply.data.size();
+      reply.data.resize(at + range.length_bytes);
+      const ssize_t got = pread(from->fd.get(), reply.data.data() + at, range.length_bytes,
+                                static_cast<off_t>(range.offset));
+      reply.data.resize(at + static_cast<size_t>(std::max<ssize_t>(got, 0)));
     }
-    const std::string part = tree_.content(entry).substr(request.offset, request.length_bytes);
-    reply.data.assign(part.begin(), part.end());
     return reply;
   }
 
@@ -145,6 +169,8 @@ class SimGeneration final : public session::Generation {
   uint64_t nodes_bytes_ = 0;
   FileRange all_;
   std::map<uint32_t, std::shared_ptr<OpenFile>> files_;
+  std::shared_ptr<OpenFile> pack_;
+  std::map<uint32_t, Signature> signatures_;
 };
 
 // What the stream does to the server's bytes.
@@ -214,7 +240,8 @@ class SimServer final : public session::Store {
   }
 
   void converse(int peer, const Trouble& trouble) {
-    session::Session session({.motd = "", .idle_timeout_ms = 60'000, .agent = "sim"}, *this);
+    session::Session session(
+        {.motd = "", .idle_timeout_ms = 60'000, .agent = "sim", .packer = &packer_}, *this);
     Outbox outbox;
     std::vector<uint8_t> buffer(64 << 10);
     while (!stop_) {
@@ -281,6 +308,7 @@ class SimServer final : public session::Store {
   }
 
   UniqueFd listener_;
+  session::Packer packer_;
   std::thread thread_;
   std::atomic<bool> stop_ = false;
   std::atomic<uint64_t> sent_ = 0;
