@@ -118,6 +118,14 @@ std::optional<Basis> BasisFinder::find(uint32_t entry) {
   return find_similar(entry, *directory);
 }
 
+bool BasisFinder::is_update(uint32_t entry) {
+  const Result<int> directory = directories_.get(table_.record(entry).parent);
+  struct stat stat{};
+  const std::string name(table_.name(entry));
+  return directory && fstatat(*directory, name.c_str(), &stat, AT_SYMLINK_NOFOLLOW) == 0 &&
+         S_ISREG(stat.st_mode);
+}
+
 std::optional<Basis> BasisFinder::find_similar(uint32_t entry, int directory_fd) {
   const tree::Record& record = table_.record(entry);
   const Listing& listing = list(record.parent, directory_fd);

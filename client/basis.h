@@ -53,6 +53,9 @@ class BasisFinder {
   // The basis for a file's entry, if there is one of a size that can help. Entries should come in
   // ascending order: else directories are listed again. What cannot be looked at is no basis.
   std::optional<Basis> find(uint32_t entry);
+  // Whether a regular file of whatever size stands in the entry's place: what is fetched then is an
+  // update, not a new file.
+  bool is_update(uint32_t entry);
 
  private:
   // The names in a directory that may serve for others.

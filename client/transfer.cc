@@ -180,11 +180,14 @@ class Transfer {
     if (patcher_ == nullptr) return {};
     for (size_t i = 0; i < kBasesInTurn && has_more_bases(); ++i) {
       const uint32_t entry = candidates_[next_candidate_++];
-      std::optional<Basis> basis = bases_->find(entry);
-      if (basis && context_.table.record(entry).size_bytes >= delta::kLeastSignedBytes) {
+      std::optional<Basis> basis;
+      if (context_.table.record(entry).size_bytes >= delta::kLeastSignedBytes) {
+        basis = bases_->find(entry);
+      }
+      if (basis) {
         patcher_->add(entry, std::move(basis->path), basis->size_bytes);
       } else {
-        queue_.push_back({.entry = entry, .is_update = basis.has_value()});
+        queue_.push_back({.entry = entry, .is_update = bases_->is_update(entry)});
       }
     }
     const Status advanced = patcher_->advance();

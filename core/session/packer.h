@@ -3,7 +3,7 @@
 //   Packer       one a worker: the compressor and its memory, lent to all sessions
 //   PackedRun    one a READ: the frames on their way to the outbox
 //
-//   add(frame) ──▶ held ──kPackBytes, or flush()──▶ compressed, 1/16 saved or more ──▶ PACKED
+//   add(frame) ──▶ held ──kPackBytes, or flush()──▶ compressed, 1/128 saved or more ──▶ PACKED
 //      │                                              └── less ──▶ as they are; then nothing is
 //      └───── nothing is tried, or not allowed ──────▶ outbox          tried for a while
 //
@@ -43,7 +43,7 @@ class Packer {
   Packer& operator=(const Packer&) = delete;
 
   // One zstd frame that holds the bytes and states their number, or nothing when it would not be at
-  // least a sixteenth shorter, framing included. Valid until the next call.
+  // least 1/128 shorter, framing included. Valid until the next call.
   // REQUIRES: at most kMaxPackedBytes.
   ByteView pack(ByteView bytes);
 

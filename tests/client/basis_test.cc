@@ -28,6 +28,9 @@ struct Wanted {
     file = tree.file(kRoot, name, kContent);
     tree.finish();
   }
+  bool is_update(const TempTree& dest) const {
+    return BasisFinder(dest.fd(), tree.view()).is_update(file);
+  }
   std::optional<Basis> find(const TempTree& dest) const {
     return BasisFinder(dest.fd(), tree.view()).find(file);
   }
@@ -100,6 +103,17 @@ TEST(Basis, WhatStandsInThePlaceMustBeAFileOfSomeSize) {
   ASSERT_EQ(unlink(dest.path("foo-4.img").c_str()), 0);
   ASSERT_EQ(mkfifo(dest.path("foo-4.img").c_str(), 0600), 0);
   EXPECT_EQ(wanted.path(dest), "foo-3.img");
+}
+
+TEST(Basis, AFileInThePlaceMakesAnUpdateWhateverItsSize) {
+  const Wanted wanted("foo");
+  TempTree dest;
+  EXPECT_FALSE(wanted.is_update(dest));
+  dest.write("foo", "");
+  EXPECT_TRUE(wanted.is_update(dest));
+  ASSERT_EQ(unlink(dest.path("foo").c_str()), 0);
+  ASSERT_EQ(symlink("elsewhere", dest.path("foo").c_str()), 0);
+  EXPECT_FALSE(wanted.is_update(dest));
 }
 
 TEST(Basis, NothingHereIsNoBasis) {

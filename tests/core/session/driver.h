@@ -148,7 +148,7 @@ inline std::vector<Reply> unpacked(const std::vector<Reply>& replies) {
     Bytes frames(size);
     EXPECT_EQ(ZSTD_decompress(frames.data(), size, reply.payload.data(), reply.payload.size()),
               size);
-    EXPECT_LE(reply.payload.size() + kFrameHeaderBytes, size - size / 16);
+    EXPECT_LE(reply.payload.size() + kFrameHeaderBytes, size - size / 128);
     wire::Deframer deframer(kMaxReplyPayload);
     deframer.feed(frames);
     for (auto frame = deframer.next(); frame && *frame; frame = deframer.next()) {
