@@ -33,6 +33,11 @@ constexpr uint64_t kBlindPart = 250;
 // At a level that finds less than one block in so many, finer ones hardly find more.
 constexpr uint64_t kLeastMatchedPart = 64;
 
+// Where a level below the leaves found less than one block in so many, what is missing has changed
+// as a whole: then only its edges are worth finer sums. (An image's noise: a third fewer sums.)
+constexpr uint64_t kEdgesOnlyPart = 3;
+constexpr uint64_t kBlocksInBlock = uint64_t{1} << kLevelStep;
+
 double log2_of(uint64_t value) {
   return std::log2(static_cast<double>(std::max<uint64_t>(value, 1)));
 }
@@ -199,6 +204,7 @@ Status Refiner::answer(ByteView sums, const BasisReader& read, const ParallelFor
   const bool is_fruitless =
       (found_bytes >> level) * kLeastMatchedPart < asked && level <= kLeafLevel;
   if (is_fruitless) return {};
+  edges_only_ = level <= kLeafLevel && (found_bytes >> level) * kEdgesOnlyPart < asked;
   make_ask(level - kLevelStep);
   return {};
 }
@@ -249,6 +255,11 @@ std::vector<BlockRun> Refiner::missing_runs(unsigned level) const {
     if (is_insertion && level < kLeafLevel + kLevelStep) continue;
     const uint64_t first = literal.offset >> level;
     const uint64_t end = block_count(literal.end(), level);
+    if (edges_only_ && end - first >= 3 * kBlocksInBlock) {
+      runs.push_back({first, kBlocksInBlock});
+      runs.push_back({end - kBlocksInBlock, kBlocksInBlock});
+      continue;
+    }
     runs.push_back({first, end - first});
   }
   return runs;

@@ -102,6 +102,7 @@ class Refiner {
   Plan plan_;
   std::optional<Ask> ask_;
   uint64_t asked_bytes_ = 0;  // Of sums, so far.
+  bool edges_only_ = false;   // Of what is missing, only the edges are asked for.
 };
 
 }  // namespace superlifter::delta
