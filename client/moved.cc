@@ -1,11 +1,15 @@
 #include "client/moved.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstring>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "client/staging.h"
+#include "core/base/rel_path.h"
+#include "core/fs/beneath.h"
 #include "core/fs/walk.h"
 
 namespace superlifter::client {
@@ -47,6 +51,29 @@ Traits traits_of(const tree::TableView& table, uint32_t entry, std::string_view 
           .name = name};
 }
 
+// Whether something else will stand at that path when the pull is done.
+bool is_replaced(const MovedFiles::Options& options, std::string_view path) {
+  uint32_t entry = 0;
+  while (!path.empty()) {
+    const size_t end = std::min(path.find('/'), path.size());
+    entry = options.table.find_child(entry, path.substr(0, end));
+    if (entry == tree::kNoEntry) return false;
+    path.remove_prefix(std::min(end + 1, path.size()));
+    if (!path.empty() && !options.table.record(entry).is_directory()) return true;
+  }
+  const Action action = options.comparison->actions[entry];
+  return action != Action::kNone && action != Action::kSkip && action != Action::kMetadata;
+}
+
+bool link_into(int destination_fd, const std::string& path, int stage_fd, const std::string& name) {
+  const Result<RelPath> source = RelPath::parse(path);
+  if (!source) return false;
+  const Result<UniqueFd> directory = fs::open_directory(destination_fd, source->parent());
+  if (!directory) return false;
+  const std::string last(source->name());
+  return linkat(directory->get(), last.c_str(), stage_fd, name.c_str(), 0) == 0;
+}
+
 }  // namespace
 
 MovedFiles::MovedFiles(const Options& options) {
@@ -69,6 +96,21 @@ const std::string& MovedFiles::path_of(uint32_t entry) const {
   static const std::string kNowhere;
   const auto found = paths_.find(entry);
   return found == paths_.end() ? kNowhere : found->second;
+}
+
+void MovedFiles::keep_replaced(const Options& options, Staging& staging) {
+  std::unordered_map<std::string, std::string> kept;  // Path to its second name.
+  for (auto& [entry, path] : paths_) {
+    if (!is_replaced(options, path)) continue;
+    const auto [second, is_new] = kept.try_emplace(path);
+    if (is_new) {
+      const std::string name = staging.new_patch_name();
+      if (link_into(options.destination_fd, path, staging.stage_fd(), name)) {
+        second->second = Staging::path_of(name);
+      }
+    }
+    if (!second->second.empty()) path = second->second;
+  }
 }
 
 void MovedFiles::find_in_state(const Options& options, std::span<const uint32_t> wanted) {

@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "client/local_tree.h"
+#include "client/staging.h"
 #include "core/base/result.h"
 #include "core/catalog/catalog.h"
 #include "core/tree/table.h"
@@ -32,6 +33,11 @@ class MovedFiles {
 
   // Where in DEST the content of an entry may stand; empty: nowhere.
   const std::string& path_of(uint32_t entry) const;
+
+  // Gives those of the files that this pull replaces (names that changed places, say) a second name
+  // in staging, so that their content stays until it was copied. Where that cannot be done, the
+  // file is fetched if its copy comes too late. Cost: a hard link for each such file.
+  void keep_replaced(const Options& options, Staging& staging);
 
  private:
   void find_in_state(const Options& options, std::span<const uint32_t> wanted);

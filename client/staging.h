@@ -45,6 +45,11 @@ class Staging {
   // The same for a file that does not grow from front to back: no later run takes it for a front.
   std::string new_patch_name() { return "patch." + std::to_string(next_number_++); }
 
+  // Where such a file is, as a path below DEST.
+  static std::string path_of(const std::string& name) {
+    return std::string(kStateDirectory) + "/stage/" + name;
+  }
+
   // A file that an earlier run left, whole or in part: its content is to become the one with that
   // digest and size. Each is handed out once; empty name when there is none.
   struct Leftover {

@@ -98,10 +98,12 @@ class Transfer {
   };
 
   void plan() {
-    moved_.emplace(MovedFiles::Options{.destination_fd = context_.destination_fd,
-                                       .comparison = &context_.comparison,
-                                       .state = context_.state,
-                                       .table = context_.table});
+    const MovedFiles::Options options{.destination_fd = context_.destination_fd,
+                                      .comparison = &context_.comparison,
+                                      .state = context_.state,
+                                      .table = context_.table};
+    moved_.emplace(options);
+    moved_->keep_replaced(options, context_.staging);
     for (uint32_t entry = 0; entry < context_.table.count(); ++entry) {
       const Action action = context_.comparison.actions[entry];
       const hash::Xxh128& digest = context_.comparison.xxh[entry];

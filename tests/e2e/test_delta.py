@@ -150,6 +150,18 @@ def test_moved_files_cost_no_content(case):
 
 
 @pytest.mark.parametrize("case", [some_files], indirect=True)
+def test_files_that_change_places_cost_no_content(case):
+    files = [case.source / f"d{number % 7}" / f"file-{number}.c" for number in range(200)]
+    contents = [path.read_bytes() for path in files]
+    for path, content in zip(files, contents[1:] + contents[:1]):
+        write(path, content)
+    stats = case.update()
+    assert stats["files_moved"] == 200
+    assert stats["bytes_literal"] == 0
+    assert not (case.dest / ".superlifter/stage").exists()
+
+
+@pytest.mark.parametrize("case", [some_files], indirect=True)
 def test_moved_files_are_found_where_another_program_made_dest(case):
     shutil.rmtree(case.dest)
     subprocess.run(["cp", "-a", str(case.source), str(case.dest)], check=True)
