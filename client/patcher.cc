@@ -94,15 +94,14 @@ std::vector<Patcher::Planned> Patcher::take_plans() {
 // The refiner wants more, or it has a plan.
 void Patcher::go_on(Task& task) {
   if (task.is_refused) task.refiner.stop();
-  if (task.refiner.ask()) {
-    want(task);
+  if (const std::optional<delta::Refiner::Ask>& ask = task.refiner.ask(); ask) {
+    want(task, *ask);
   } else {
     finish(task);
   }
 }
 
-void Patcher::want(Task& task) {
-  const delta::Refiner::Ask& ask = *task.refiner.ask();
+void Patcher::want(Task& task, const delta::Refiner::Ask& ask) {
   const uint64_t most_blocks = kRequestSumBytes / ask.width;
   std::deque<Part>& parts = wanted_[{ask.level, ask.width}];
   task.sums.resize(ask.size_bytes());

@@ -61,8 +61,8 @@ class Patcher {
   bool has_room() const { return tasks_.size() < kFilesAhead; }
   // A file to make a plan for: an entry of the table, and a basis of some bytes.
   void add(uint32_t entry, std::string basis, uint64_t basis_bytes);
-  // Files on their way: added, and not taken.
-  size_t size() const { return tasks_.size(); }
+  // Sums were asked for and have not come, or are about to be.
+  bool awaits_sums() const { return !flights_.empty() || !wanted_.empty(); }
 
   // Takes in what has come and been matched, and asks for what is wanted next. A failure is the
   // conversation's; kGone when the generation is no longer kept.
@@ -89,7 +89,7 @@ class Patcher {
     std::vector<Part> parts;
   };
 
-  void want(Task& task);
+  void want(Task& task, const delta::Refiner::Ask& ask);
   void send_requests();
   void send_request(unsigned level, unsigned width, std::deque<Part>& parts);
   Status receive_sums();

@@ -68,8 +68,15 @@ class Transfer {
  private:
   struct Wanted {
     uint32_t entry = 0;
-    bool again = false;      // The first copy did not have its digest.
-    bool is_update = false;  // Of a file that is here: literal as a whole, and packed as literals.
+    bool again = false;  // The first copy did not have its digest.
+  };
+  // Files to fetch whole; grows by what has to be fetched (again).
+  struct Queue {
+    std::vector<Wanted> wanted;
+    size_t next = 0;  // First that was not asked for.
+
+    bool has_more() const { return next < wanted.size(); }
+    void push(Wanted one) { wanted.push_back(one); }
   };
   // What one item of a READ brings: a whole file (or the rest of it), or a literal of a patch.
   struct Item {
@@ -102,7 +109,7 @@ class Transfer {
                                       .comparison = &context_.comparison,
                                       .state = context_.state,
                                       .table = context_.table};
-    moved_.emplace(options);
+    moved_ = std::make_unique<MovedFiles>(options);
     moved_->keep_replaced(options, context_.staging);
     for (uint32_t entry = 0; entry < context_.table.count(); ++entry) {
       const Action action = context_.comparison.actions[entry];
@@ -113,14 +120,14 @@ class Transfer {
         } else if (may_patch(entry)) {
           candidates_.push_back(entry);
         } else {
-          queue_.push_back({.entry = entry});
+          queue_.push({.entry = entry});
         }
       } else if ((action == Action::kUnshare || action == Action::kCheck) && digest.known()) {
         locals_.push_back(entry);
       } else if (action == Action::kUnshare || action == Action::kCheck) {
         // Without a digest there is nothing to check against.
         context_.comparison.actions[entry] = Action::kFetch;
-        queue_.push_back({.entry = entry});
+        queue_.push({.entry = entry});
       } else {
         continue;
       }
@@ -159,7 +166,8 @@ class Transfer {
 
   void begin_patcher() {
     if (patcher_ != nullptr || candidates_.empty()) return;
-    bases_.emplace(context_.destination_fd, context_.table, context_.comparison.actions);
+    bases_ = std::make_unique<BasisFinder>(context_.destination_fd, context_.table,
+                                           context_.comparison.actions);
     patcher_ = std::make_unique<Patcher>(PatcherOptions{.destination_fd = context_.destination_fd,
                                                         .table = context_.table,
                                                         .first_entry = context_.first_entry,
@@ -172,9 +180,9 @@ class Transfer {
     return next_candidate_ < candidates_.size() && patcher_ != nullptr && patcher_->has_room();
   }
 
-  // Sums are awaited, or will be: content must not get in their way.
+  // Sums are awaited, or soon will be: content must not get in their way.
   bool is_matching() const {
-    return patcher_ != nullptr && (patcher_->size() > 0 || next_candidate_ < candidates_.size());
+    return patcher_ != nullptr && (patcher_->awaits_sums() || next_candidate_ < candidates_.size());
   }
 
   Status advance_patcher() {
@@ -189,14 +197,14 @@ class Transfer {
       if (basis) {
         patcher_->add(entry, std::move(basis->path), basis->size_bytes);
       } else {
-        queue_.push_back({.entry = entry, .is_update = bases_->is_update(entry)});
+        (bases_->is_update(entry) ? updates_ : queue_).push({.entry = entry});
       }
     }
     const Status advanced = patcher_->advance();
     context_.stats.bytes_signature = signature_bytes_before_ + patcher_->sum_bytes();
     for (Patcher::Planned& planned : patcher_->take_plans()) {
       if (planned.plan == nullptr) {
-        queue_.push_back({.entry = planned.entry, .is_update = true});
+        updates_.push({.entry = planned.entry});
       } else {
         plans_.push_back(std::move(planned));
       }
@@ -298,26 +306,26 @@ class Transfer {
       start_local(locals_[next_local_++]);
     }
     request_literals();
-    while (next_ < queue_.size() && has_room()) {
-      // A large file would hold up the sums behind it.
-      const auto is_held_up = [&] {
-        return is_matching() &&
-               context_.table.record(queue_[next_].entry).size_bytes > kRequestBytesBesideSums;
-      };
-      if (is_held_up()) break;
+    request_whole(updates_, true);
+    request_whole(queue_, context_.compress);
+  }
+
+  void request_whole(Queue& queue, bool may_pack) {
+    // A large file would hold up the sums behind it.
+    const auto may_start = [&] {
+      return queue.has_more() && begun_ < kJobsAhead &&
+             (!is_matching() || context_.table.record(queue.wanted[queue.next].entry).size_bytes <=
+                                    kRequestBytesBesideSums);
+    };
+    while (may_start() && has_room()) {
       Flight flight;
       wire::ReadRequest read;
-      read.may_pack = may_pack(queue_[next_]);
-      while (next_ < queue_.size() && flight.items.size() < kRequestItems &&
-             flight.bytes < request_bytes() && begun_ < kJobsAhead && !is_held_up() &&
-             may_pack(queue_[next_]) == read.may_pack) {
-        start(queue_[next_++], flight, read);
-      }
+      read.may_pack = may_pack;
+      while (may_start() && flight.items.size() < kRequestItems && flight.bytes < request_bytes())
+        start(queue.wanted[queue.next++], flight, read);
       send(std::move(flight), read);
     }
   }
-
-  bool may_pack(const Wanted& wanted) const { return context_.compress || wanted.is_update; }
 
   void send(Flight flight, const wire::ReadRequest& read) {
     if (flight.items.empty()) return;
@@ -421,7 +429,7 @@ class Transfer {
       if (outcome.is_patch) {
         // Sums agreed by chance, or the basis changed meanwhile: whole, then.
         ++context_.stats.files_mismatched;
-        queue_.push_back({.entry = entry, .again = true, .is_update = true});
+        updates_.push({.entry = entry, .again = true});
         return;
       }
       if (outcome.from_local) {
@@ -430,13 +438,13 @@ class Transfer {
         if (may_patch(entry)) {
           candidates_.push_back(entry);
         } else {
-          queue_.push_back({.entry = entry});
+          queue_.push({.entry = entry});
         }
         return;
       }
       const bool first_time = refetched_.insert(entry).second;
       if (first_time) {
-        queue_.push_back({.entry = entry, .again = true});
+        queue_.push({.entry = entry, .again = true});
         return;
       }
       outcome.kind = Kind::kFailed;
@@ -482,12 +490,12 @@ class Transfer {
 
   TransferContext& context_;
   TransferResult result_;
-  std::vector<Wanted> queue_;         // Files to fetch; grows by what has to be fetched (again).
-  size_t next_ = 0;                   // First of queue_ that was not asked for.
-  std::vector<uint32_t> candidates_;  // Files that may have a basis.
-  size_t next_candidate_ = 0;         // First of candidates_ that none was looked for.
-  std::optional<BasisFinder> bases_;
-  std::unique_ptr<Patcher> patcher_;    // When there are candidates.
+  Queue queue_;    // New files.
+  Queue updates_;  // Files that are here in another version: literal as a whole, packed as such.
+  std::vector<uint32_t> candidates_;    // Files that may have a basis.
+  size_t next_candidate_ = 0;           // First of candidates_ that none was looked for.
+  std::unique_ptr<BasisFinder> bases_;  // When there are candidates, as the patcher.
+  std::unique_ptr<Patcher> patcher_;
   uint64_t signature_bytes_before_;     // Of earlier passes.
   std::deque<Patcher::Planned> plans_;  // Of patches that have not begun.
   std::map<uint32_t, Patch> patches_;   // By job.
@@ -495,7 +503,7 @@ class Transfer {
   std::vector<uint32_t> locals_;        // Entries that need no network, if all goes well.
   size_t next_local_ = 0;               // First of locals_ that the applier was not given.
   uint64_t local_bytes_ = 0;            // Of local jobs that the applier has.
-  std::optional<MovedFiles> moved_;
+  std::unique_ptr<MovedFiles> moved_;   // Once planned.
   std::map<uint32_t, Flight> flights_;
   uint64_t bytes_in_flight_ = 0;
   uint64_t begun_ = 0;        // Jobs that the applier has.

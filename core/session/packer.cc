@@ -18,8 +18,8 @@ namespace {
 // 1 makes 2.49 MB of them in 20 ms, 3 makes 2.26 MB in 30 ms, 5 makes 2.13 MB in 51 ms. Packs of 64
 // KiB are 6 % larger, those of 512 KiB 2 % smaller.
 constexpr int kPackLevel = 3;
-// What must be saved: little, since literals of noise are worth it too (an image's update, 22 MB, gets
-// 2 % smaller for 20 ms), and what is compressed already saves nothing at all.
+// What must be saved: little, since literals of noise are worth it too (an image's update, 22 MB,
+// gets 2 % smaller for 20 ms), and what is compressed already saves nothing at all.
 constexpr size_t kLeastSavedPart = 128;
 // Frames that could save less than their own framing.
 constexpr size_t kLeastPackBytes = 64;
