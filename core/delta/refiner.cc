@@ -192,20 +192,19 @@ Status Refiner::answer(ByteView sums, const BasisReader& read, const ParallelFor
   if (sums.size() != ask_->size_bytes()) {
     return fail(Errc::kProtocol, "a signature has not as many sums as were asked for");
   }
-  const std::vector<BlockSum> parsed = parse_sums(sums, ask_->width);
-  const uint64_t before = plan_.copied_bytes();
-  extend(parsed, read, parallel);
-  search_rest(parsed, read, parallel);
-  const uint64_t found_bytes = plan_.copied_bytes() - before;
-  const unsigned level = ask_->level;
-  const uint64_t asked = ask_->block_count();
+  const Ask ask = std::move(*ask_);
   ask_.reset();
-  if (level < options_.finest_level + kLevelStep) return {};
-  const bool is_fruitless =
-      (found_bytes >> level) * kLeastMatchedPart < asked && level <= kLeafLevel;
-  if (is_fruitless) return {};
-  edges_only_ = level <= kLeafLevel && (found_bytes >> level) * kEdgesOnlyPart < asked;
-  make_ask(level - kLevelStep);
+  const std::vector<BlockSum> parsed = parse_sums(sums, ask.width);
+  const uint64_t before = plan_.copied_bytes();
+  extend(ask, parsed, read, parallel);
+  search_rest(ask, parsed, read, parallel);
+  if (ask.level < options_.finest_level + kLevelStep) return {};
+  const uint64_t found_blocks = (plan_.copied_bytes() - before) >> ask.level;
+  const uint64_t asked_blocks = ask.block_count();
+  const bool is_fine = ask.level <= kLeafLevel;
+  if (is_fine && found_blocks * kLeastMatchedPart < asked_blocks) return {};
+  edges_only_ = is_fine && found_blocks * kEdgesOnlyPart < asked_blocks;
+  make_ask(ask.level - kLevelStep);
   return {};
 }
 
@@ -293,17 +292,17 @@ std::vector<Range> Refiner::places_to_search(unsigned level) const {
   return places;
 }
 
-void Refiner::extend(const std::vector<BlockSum>& sums, const BasisReader& read,
+void Refiner::extend(const Ask& ask, const std::vector<BlockSum>& sums, const BasisReader& read,
                      const ParallelFor& parallel) {
   std::vector<Extension> extensions;
   size_t first_sum = 0;
   size_t next_copy = 0;
-  for (const BlockRun& run : ask_->runs) {
+  for (const BlockRun& run : ask.runs) {
     Extension extension;
     extension.run = run;
     extension.first_sum = first_sum;
     first_sum += run.count;
-    const uint64_t offset = run.first << ask_->level;
+    const uint64_t offset = run.first << ask.level;
     while (next_copy < plan_.copies.size() && plan_.copies[next_copy].target_offset < offset)
       ++next_copy;
     if (next_copy > 0) {
@@ -318,7 +317,7 @@ void Refiner::extend(const std::vector<BlockSum>& sums, const BasisReader& read,
   const size_t groups = (extensions.size() + kRunsTogether - 1) / kRunsTogether;
   std::vector<std::vector<Copy>> found(groups);
   parallel(groups, [&](size_t group) {
-    Extender extender(options_, *ask_, sums, read);
+    Extender extender(options_, ask, sums, read);
     const size_t end = std::min(extensions.size(), (group + 1) * kRunsTogether);
     for (size_t i = group * kRunsTogether; i < end; ++i)
       extender.extend(extensions[i], found[group]);
@@ -329,15 +328,15 @@ void Refiner::extend(const std::vector<BlockSum>& sums, const BasisReader& read,
   add_copies(std::move(copies));
 }
 
-void Refiner::search_rest(const std::vector<BlockSum>& sums, const BasisReader& read,
-                          const ParallelFor& parallel) {
-  const uint64_t length = block_length_bytes(ask_->level);
-  BlockTable table(ask_->level, ask_->width);
+void Refiner::search_rest(const Ask& ask, const std::vector<BlockSum>& sums,
+                          const BasisReader& read, const ParallelFor& parallel) {
+  const uint64_t length = block_length_bytes(ask.level);
+  BlockTable table(ask.level, ask.width);
   size_t sum = 0;
   size_t copy = 0;
-  for (const BlockRun& run : ask_->runs) {
+  for (const BlockRun& run : ask.runs) {
     for (uint64_t block = run.first; block < run.end(); ++block, ++sum) {
-      const uint64_t offset = block << ask_->level;
+      const uint64_t offset = block << ask.level;
       while (copy < plan_.copies.size() && plan_.copies[copy].target_end() <= offset)
         ++copy;
       const bool is_found =
@@ -347,7 +346,7 @@ void Refiner::search_rest(const std::vector<BlockSum>& sums, const BasisReader& 
   }
   if (table.size() == 0) return;
   table.seal();
-  const std::vector<Range> places = places_to_search(ask_->level);
+  const std::vector<Range> places = places_to_search(ask.level);
   std::vector<Range> parts;
   for (const Range& place : places) {
     for (uint64_t at = place.offset; at < place.end();) {
@@ -376,26 +375,26 @@ void Refiner::search_rest(const std::vector<BlockSum>& sums, const BasisReader& 
   std::vector<Match> matches;
   for (const std::vector<Match>& part : found)
     matches.insert(matches.end(), part.begin(), part.end());
-  matches = choose_matches(std::move(matches), table, total(places));
+  matches = choose_matches(ask, std::move(matches), table, total(places));
   std::vector<Copy> copies;
   copies.reserve(matches.size());
   for (const Match& match : matches)
-    copies.push_back({match.block << ask_->level, match.basis_offset, length});
+    copies.push_back({match.block << ask.level, match.basis_offset, length});
   table.fill_equals(matches, [&](uint64_t block, uint64_t basis_offset) {
-    copies.push_back({block << ask_->level, basis_offset, length});
+    copies.push_back({block << ask.level, basis_offset, length});
   });
   add_copies(std::move(copies));
 }
 
 // One match for each block, and none that chance alone may have given.
-std::vector<Match> Refiner::choose_matches(std::vector<Match> matches, const BlockTable& table,
-                                           uint64_t places) const {
+std::vector<Match> Refiner::choose_matches(const Ask& ask, std::vector<Match> matches,
+                                           const BlockTable& table, uint64_t places) const {
   std::sort(matches.begin(), matches.end());
   matches.erase(std::unique(matches.begin(), matches.end()), matches.end());
-  const uint64_t length = block_length_bytes(ask_->level);
+  const uint64_t length = block_length_bytes(ask.level);
   // Evidence that is left when chance had so many places.
   const auto suffices = [&](uint64_t among) {
-    return 8.0 * ask_->width >= log2_of(among) + log2_of(table.size()) + kMarginBits;
+    return 8.0 * ask.width >= log2_of(among) + log2_of(table.size()) + kMarginBits;
   };
   const bool one_is_enough = suffices(places);
   const auto has = [&](uint64_t block, uint64_t basis_offset) {
@@ -406,7 +405,7 @@ std::vector<Match> Refiner::choose_matches(std::vector<Match> matches, const Blo
   for (size_t i = 0; i < matches.size();) {
     const uint64_t block = matches[i].block;
     while (next_copy < plan_.copies.size() &&
-           plan_.copies[next_copy].target_offset < block << ask_->level) {
+           plan_.copies[next_copy].target_offset < block << ask.level) {
       ++next_copy;
     }
     // Where the block is when nothing has moved: between what its neighbors were found as.

@@ -90,12 +90,12 @@ class Refiner {
   unsigned choose_width(uint64_t places, uint64_t blocks) const;
   std::vector<BlockRun> missing_runs(unsigned level) const;
   std::vector<Range> places_to_search(unsigned level) const;
-  void extend(const std::vector<BlockSum>& sums, const BasisReader& read,
+  void extend(const Ask& ask, const std::vector<BlockSum>& sums, const BasisReader& read,
               const ParallelFor& parallel);
-  void search_rest(const std::vector<BlockSum>& sums, const BasisReader& read,
+  void search_rest(const Ask& ask, const std::vector<BlockSum>& sums, const BasisReader& read,
                    const ParallelFor& parallel);
-  std::vector<Match> choose_matches(std::vector<Match> matches, const BlockTable& table,
-                                    uint64_t places) const;
+  std::vector<Match> choose_matches(const Ask& ask, std::vector<Match> matches,
+                                    const BlockTable& table, uint64_t places) const;
   void add_copies(std::vector<Copy> copies);
 
   const RefinerOptions options_;

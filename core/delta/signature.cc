@@ -28,7 +28,7 @@ uint32_t power_of(unsigned level, uint64_t length_bytes) {
 
 // The strong checksum over those of up to four finer blocks.
 uint64_t join_strong(std::span<const uint64_t> parts) {
-  std::array<uint8_t, 32> bytes;
+  std::array<uint8_t, 32> bytes{};
   for (size_t i = 0; i < parts.size(); ++i) {
     for (size_t byte = 0; byte < 8; ++byte)
       bytes[8 * i + byte] = static_cast<uint8_t>(parts[i] >> (8 * byte));
@@ -48,7 +48,7 @@ void encode_sum(BlockSum sum, unsigned width, Bytes& out) {
 uint64_t strong_sum(ByteView block, unsigned level) {
   if (level <= kLeafLevel) return hash::xxh64(block);
   // Unfinished groups of four, one a level; a group that is full becomes one part of the next.
-  std::array<std::array<uint64_t, 4>, kMostLevels> parts;
+  std::array<std::array<uint64_t, 4>, kMostLevels> parts{};
   std::array<unsigned, kMostLevels> counts{};
   const size_t top = (level - kLeafLevel) / kLevelStep;
   for (size_t at = 0; at < block.size(); at += kLeafBytes) {
