@@ -13,8 +13,9 @@ namespace {
 // within it is found. Else only what no match has used yet is searched, or each level would cost a
 // pass over the basis.
 constexpr uint64_t kWholeSearchBytes = uint64_t{32} << 20;
-// Part of a search that one thread takes.
-constexpr uint64_t kPartBytes = uint64_t{8} << 20;
+// Part of a search that one thread takes: long enough that a part's beginning, where the search
+// first has to find its feet, costs little, short enough that threads end together.
+constexpr uint64_t kPartBytes = uint64_t{2} << 20;
 // Blocks that a run is extended by on either side; longer stretches are for the search, which has
 // all threads.
 constexpr uint64_t kExtendedBlocks = 64;
