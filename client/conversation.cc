@@ -203,6 +203,13 @@ void Conversation::abandon_reads() {
   reads_.clear();
 }
 
+void Conversation::abandon_requests() {
+  abandon_reads();
+  for (const auto& [id, pending] : pending_)
+    if (!pending.done) abandoned_.insert(id);
+  pending_.clear();
+}
+
 Result<Bytes> Conversation::wait(uint32_t request) {
   const auto found = pending_.find(request);
   CHECK(found != pending_.end());
@@ -428,6 +435,7 @@ Status Conversation::on_reply(const wire::Frame& frame) {
   }
   const bool is_reply = type == Type::kModuleList || type == Type::kOpened ||
                         type == Type::kNodes || type == Type::kDigestList || type == Type::kSums;
+  if (is_reply && abandoned_.contains(id)) return {};
   const auto found = pending_.find(id);
   if (!is_reply || found == pending_.end() || found->second.done) {
     return broken(Errc::kProtocol, "a frame that answers nothing (type " +

@@ -118,6 +118,8 @@ class Conversation {
   void end_read(uint32_t request) { reads_.erase(request); }
   // Nobody waits for the READs in flight any more: what still comes for them is dropped.
   void abandon_reads();
+  // The same for all requests in flight; replies that came and were not taken are dropped too.
+  void abandon_requests();
 
   // Sends a PING when nothing was sent for a while; to be called now and then by who is busy.
   [[nodiscard]] Status keep_alive();
@@ -182,7 +184,7 @@ class Conversation {
   uint32_t last_id_ = 0;
   std::map<uint32_t, Pending> pending_;
   std::map<uint32_t, bool> reads_;  // READs in flight, and whether answers may be packed.
-  std::set<uint32_t> abandoned_;    // READs that may still get frames, which nobody wants.
+  std::set<uint32_t> abandoned_;    // Requests that may still get frames, which nobody wants.
   bool has_unread_ = false;  // A failure, or a PACKED that waits, left frames in the deframer.
   uint64_t error_argument_ = 0;
   uint64_t last_received_ms_ = 0;

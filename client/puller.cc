@@ -137,6 +137,8 @@ class Puller {
       gone_ = false;
       if (std::optional<Failure> failure = run_pass()) return failure;
       if (pass == kPasses || (stale_.empty() && !gone_) || options_.dry_run) return std::nullopt;
+      // Else what still comes of this pass would count as the next one's.
+      conversation_->abandon_requests();
       if (!wait_for_newer_generation()) return std::nullopt;
       listed_from_bytes_ = conversation_->bytes_received();
     }

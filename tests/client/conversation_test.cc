@@ -277,6 +277,22 @@ TEST_F(ConversationTest, PackedForAnAbandonedReadIsDropped) {
   EXPECT_TRUE(turn());
 }
 
+TEST_F(ConversationTest, RepliesToAbandonedRequestsAreDropped) {
+  const uint32_t half = signature();
+  serve(frame(Type::kSums, half, as_bytes("half")));
+  ASSERT_TRUE(turn());
+  const uint32_t id = read(true);
+  conversation_->abandon_requests();
+  serve(frame(Type::kSums, half, as_bytes("rest"), wire::kLast));
+  serve(data(id, "x"));
+  EXPECT_TRUE(turn());
+  EXPECT_TRUE(held_.empty());
+  // What is asked for from now on is answered as ever.
+  const uint32_t next = signature();
+  serve(frame(Type::kSums, next, as_bytes("sums"), wire::kLast));
+  EXPECT_TRUE(conversation_->wait(next));
+}
+
 TEST_F(ConversationTest, OnlyContentOfTheSameReadMayBePacked) {
   struct Case {
     const char* name;
