@@ -25,8 +25,8 @@
 #include <string_view>
 #include <vector>
 
-#include "client/applier.h"
 #include "client/local_tree.h"
+#include "client/placement.h"
 #include "core/fs/walk.h"
 #include "core/tree/table.h"
 

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <unordered_map>
 
-#include "client/applier.h"
+#include "client/placement.h"
 #include "client/staging.h"
 #include "core/base/escape.h"
 #include "core/fs/beneath.h"

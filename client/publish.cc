@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "client/applier.h"
+#include "client/placement.h"
 #include "core/base/escape.h"
 #include "core/fs/beneath.h"
 

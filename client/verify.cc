@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "client/applier.h"
+#include "client/placement.h"
 #include "client/staging.h"
 #include "core/base/escape.h"
 #include "core/catalog/catalog.h"
