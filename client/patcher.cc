@@ -190,15 +190,17 @@ Status Patcher::on_reply(const Flight& flight, ByteView reply) {
 }
 
 void Patcher::match(Task& task) {
-  pool_->run([this, &task] {
+  // Not by way of pool_: that is no pointer any more while the pool is being destroyed.
+  MatchPool& pool = *pool_;
+  pool.run([this, &task, &pool] {
     const Result<RelPath> path = RelPath::parse(task.basis);
     const Result<UniqueFd> fd = path ? fs::open(fs::read_request(options_.destination_fd, *path))
                                      : Result<UniqueFd>(std::unexpected(path.error()));
     const auto read = [&](uint64_t offset, MutableBytes into) {
       return fd && !stop_.load(std::memory_order_relaxed) && read_exactly(fd->get(), offset, into);
     };
-    const auto parallel = [this](size_t count, const std::function<void(size_t)>& work) {
-      pool_->parallel(count, work);
+    const auto parallel = [&pool](size_t count, const std::function<void(size_t)>& work) {
+      pool.parallel(count, work);
     };
     const Status answered = task.refiner.answer(task.sums, read, parallel);
     CHECK(answered.has_value());  // The sums are as many as were asked for.
