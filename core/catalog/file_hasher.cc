@@ -199,14 +199,16 @@ class Hashing {
     }
     scan_.xxh[entry] = tools.xxh.digest();
     scan_.sha[entry] = tools.sha.finish();
-    scan_.signatures[entry] = tools.signer.finish(entry, scan_.sha[entry]);
+    const uint64_t signature = tools.signer.finish(entry, scan_.sha[entry]);
+    // One that is new the keeper has entered already, and other threads may be reading it.
+    if (scan_.signatures[entry] != signature) scan_.signatures[entry] = signature;
     files_done_.fetch_add(1, std::memory_order_relaxed);
     journal_.append({.device = surprise.stat.st_dev,
                      .validators = before,
                      .xxh = scan_.xxh[entry],
                      .sha = scan_.sha[entry],
-                     .pack = scan_.signatures[entry] != 0 ? keeper_.pack() : 0,
-                     .signature = scan_.signatures[entry]});
+                     .pack = signature != 0 ? keeper_.pack() : 0,
+                     .signature = signature});
     return ReadResult::kDigested;
   }
 
